@@ -1,0 +1,16 @@
+"""The one exception that `dmfkit` raises on purpose."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Something that the caller gave cannot be used.
+
+    The message is one sentence that says what was wrong, which values are allowed and what to do.
+    In a notebook, and so in what papermill prints, only that sentence is shown: the reader made the
+    mistake in a parameter, and our call stack would not help to mend it.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        """Replace IPython's traceback by the sentence."""
+        return [f"{type(self).__name__}: {self}"]
