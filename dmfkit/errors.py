@@ -1,4 +1,4 @@
-"""The one exception that `dmfkit` raises on purpose."""
+"""The exceptions that `dmfkit` raises on purpose."""
 
 from __future__ import annotations
 
@@ -14,3 +14,10 @@ class InputError(ValueError):
     def _render_traceback_(self) -> list[str]:
         """Replace IPython's traceback by the sentence."""
         return [f"{type(self).__name__}: {self}"]
+
+
+class SolverError(InputError):
+    """A numerical solver did not reach the accuracy asked of it, so there is no result to rely on.
+
+    The message is one sentence, as for any `InputError`: the remedy is another solver or other options.
+    """

@@ -1,0 +1,71 @@
+"""Deep matrix factorization: problems, factorizations, gradient descent and gradient flow, and labelled sweeps of them.
+
+The book's chapters use what is listed here; everything else is machinery.
+"""
+
+from .claims import claim, not_testable
+from .convex import NuclearNormSolution, minimum_nuclear_norm
+from .data import Ratings, movielens_100k, synthetic_ratings
+from .descent import Descent, gradient_descent
+from .errors import InputError
+from .factorization import Factorization, full_widths, gaussian_std
+from .flow import Flow, gradient_flow, largest_stable_lr
+from .initialisation import initialise
+from .origin import Origin
+from .parameters import Parameters, read_parameters
+from .problems import (
+    FullObservation,
+    MatrixCompletion,
+    MatrixSensing,
+    matrix_completion,
+    matrix_sensing,
+    random_low_rank,
+)
+from .record import Alignment, EffectiveRank, Loss, RelativeError, SingularValues
+from .result import Result, Status
+from .store import Store, open_store
+from .sweeps import sweep
+from .tasks import CompletionTask, RatingsTask, SensingTask, Start
+
+__all__ = [
+    "Alignment",
+    "CompletionTask",
+    "Descent",
+    "EffectiveRank",
+    "Factorization",
+    "Flow",
+    "FullObservation",
+    "InputError",
+    "Loss",
+    "MatrixCompletion",
+    "MatrixSensing",
+    "NuclearNormSolution",
+    "Origin",
+    "Parameters",
+    "Ratings",
+    "RatingsTask",
+    "RelativeError",
+    "Result",
+    "SensingTask",
+    "SingularValues",
+    "Start",
+    "Status",
+    "Store",
+    "claim",
+    "full_widths",
+    "gaussian_std",
+    "gradient_descent",
+    "gradient_flow",
+    "initialise",
+    "largest_stable_lr",
+    "matrix_completion",
+    "matrix_sensing",
+    "minimum_nuclear_norm",
+    "movielens_100k",
+    "not_testable",
+    "open_store",
+    "random_low_rank",
+    "read_parameters",
+    "sweep",
+    "synthetic_ratings",
+]

@@ -1,0 +1,67 @@
+"""The command line: `python -m dmfkit book` builds the book, `python -m dmfkit strip` cleans notebooks."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dmfkit.book import Layout
+from dmfkit.book import build as build_book
+from dmfkit.book.errors import BuildError
+from dmfkit.book.strip import strip_file
+from dmfkit.errors import InputError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.command()
+def book(
+    preset: Annotated[str, typer.Option(help="'paper', or the name of a file in notebooks/presets.")] = "paper",
+    only: Annotated[list[str] | None, typer.Option(help="Chapters, such as 01; may be repeated.")] = None,
+    recompute: Annotated[bool, typer.Option("--recompute", help="Ignore the stored results.")] = False,
+    jobs: Annotated[int | None, typer.Option(help="Chapters executed at a time [default: one per core].")] = None,
+    root: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
+    output: Annotated[Path | None, typer.Option(help="Folder for all that is made [default: ROOT/_build].")] = None,
+) -> None:
+    """Execute the chapters and build the book as HTML."""
+    layout = Layout(root.resolve(), (output or root / "_build").resolve())
+    build_book(layout, preset=preset, only=only or (), recompute=recompute, jobs=jobs)
+    typer.echo(f"The book is {layout.html / 'index.html'}")
+
+
+@app.command()
+def strip(notebooks: Annotated[list[Path], typer.Argument(help="Notebook files, changed in place.")]) -> None:
+    """Clear outputs, execution counts and widget state from notebooks."""
+    for notebook in notebooks:
+        if not notebook.is_file():
+            raise InputError(f"There is no notebook {notebook}: name existing .ipynb files.")
+        typer.echo(f"{notebook}: {'stripped' if strip_file(notebook) else 'was clean'}")
+
+
+def _interrupt(signal_number: int, frame: object) -> None:  # noqa: ARG001
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line; mistakes end in one sentence and exit code 2, failed builds in exit code 1."""
+    # A terminated build must stop its workers as an interrupted one does.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except InputError as error:
+        sys.exit(_say(str(error), 2))
+    except BuildError as error:
+        sys.exit(_say(f"The book was not built.\n{error}", 1))
+
+
+def _say(text: str, code: int) -> int:
+    typer.echo(text, err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The whole build, from the sources to the HTML."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from dmfkit.book import collect, pages
+from dmfkit.book.errors import BuildError
+from dmfkit.book.execute import execute
+from dmfkit.book.layout import Layout, find_chapters
+from dmfkit.book.presets import PAPER, declared_parameters, read_preset
+from dmfkit.book.render import render
+from dmfkit.book.scoreboard import scoreboard
+from dmfkit.book.stage import stage
+from dmfkit.errors import InputError
+
+
+def build(
+    layout: Layout,
+    *,
+    preset: str = PAPER,
+    only: Sequence[str] = (),
+    recompute: bool = False,
+    jobs: int | None = None,
+) -> None:
+    """Execute the chapters and make the book.
+
+    Parameters
+    ----------
+    layout
+        The folders: sources and output.
+    preset
+        Name of the parameters: "paper", or a file of `notebooks/presets`.
+    only
+        Names, or beginnings of names, of the chapters to build; empty for all.
+    recompute
+        Pass `recompute=True` to the chapters that have this parameter, so that they ignore stored results.
+    jobs
+        How many chapters are executed at the same time; one for each processor core by default.
+
+    Raises
+    ------
+    InputError
+        If an argument names something that does not exist, or another build uses the same output folder.
+    BuildError
+        If a cell fails or the pages do not render without a warning.
+    """
+    chapters = find_chapters(layout, only)
+    parameters = read_preset(layout, preset, chapters)
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs = {jobs} is too small: give the number of chapters to run at a time, at least 1.")
+    if recompute:
+        for chapter in chapters:
+            if "recompute" in declared_parameters(chapter):
+                parameters[chapter.stem] = {**parameters[chapter.stem], "recompute": True}
+    with _only_build_in(layout):
+        failures = execute(layout, chapters, parameters, min(jobs or os.cpu_count() or 1, len(chapters)))
+        if failures:
+            raise BuildError("\n\n".join(failures))
+        _make_pages(layout, [chapter.stem for chapter in chapters], preset)
+
+
+def _make_pages(layout: Layout, chapters: Sequence[str], preset: str) -> None:
+    executed = [layout.executed_notebook(chapter) for chapter in chapters]
+    claims = collect.collect_claims(executed, preset)
+    picture = collect.find_cover(executed)
+    generated = {
+        "cover": pages.cover(picture),
+        "chapters": pages.chapter_list(executed),
+        "scoreboard": scoreboard(claims),
+        "execution": pages.execution_record(executed, preset),
+    }
+    stage(layout, chapters, preset, generated)
+    if picture is not None:
+        figures = layout.stage / "book" / "figures"
+        figures.mkdir(exist_ok=True)
+        (figures / "cover.png").write_bytes(picture.png)
+    render(layout)
+    collect.write_claims(layout.output / "claims.json", claims)
+
+
+@contextmanager
+def _only_build_in(layout: Layout) -> Iterator[Any]:
+    """Hold a lock on the output folder; the operating system releases it even after a kill."""
+    layout.output.mkdir(parents=True, exist_ok=True)
+    with (layout.output / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"Another build is writing to {layout.output}: wait for it, or name another folder with --output."
+            ) from None
+        yield

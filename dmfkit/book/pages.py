@@ -1,0 +1,54 @@
+"""The other generated texts: the cover, the list of chapters, the record of the execution."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import nbformat
+
+from dmfkit.book.collect import Cover, collect_origins
+
+# The packages whose version can change a number or a figure.
+PACKAGES = ("torch", "numpy", "scipy", "xarray", "cvxpy", "clarabel", "scs", "matplotlib", "papermill", "jupyter-book")
+
+
+def cover(picture: Cover | None) -> str:
+    """Return the figure of the first page, or nothing where no chapter has a cover picture."""
+    if picture is None:
+        return ""
+    alt = " ".join(picture.alt.split())
+    return f"```{{image}} figures/cover.png\n:alt: {alt}\n:class: dmfkit-cover\n```"
+
+
+def chapter_list(notebooks: Sequence[Path]) -> str:
+    """Return links to the chapters, each with the chapter's title."""
+    return "\n".join(f"- [](../notebooks/{notebook.stem})" for notebook in notebooks)
+
+
+def execution_record(notebooks: Sequence[Path], preset: str) -> str:
+    """Return the tables of wall times, results and package versions."""
+    times = [
+        "| chapter | preset | wall time (s) | finished (UTC) | Python |",
+        "|:--|:--|--:|:--|:--|",
+    ]
+    results = ["| chapter | result | device | computed or stored | computation took (s) |", "|:--|:--|:--|:--|--:|"]
+    for path in notebooks:
+        information = nbformat.read(path, as_version=4).metadata
+        run = information.papermill
+        link = f"[](../notebooks/{path.stem})"
+        end = run.end_time[:16].replace("T", " ")
+        times.append(
+            f"| {link} | {preset} | {run.duration:.1f} | {end} | {information.language_info.version} |"
+        )
+        for origin in collect_origins(path):
+            how = "stored" if origin["stored"] else "computed in this build"
+            what = str(origin["what"]).replace("|", "\\|")
+            results.append(f"| {link} | {what} | {origin['device']} | {how} | {origin['wall_seconds']:.1f} |")
+    versions = ["| package | version |", "|:--|:--|"]
+    versions += [f"| {name} | {metadata.version(name)} |" for name in PACKAGES]
+    machine = f"The chapters ran on {platform.system()} ({platform.machine()}), Python {platform.python_version()}."
+    parts = ["## Chapters", machine, "\n".join(times), "## Results", "\n".join(results)]
+    return "\n\n".join([*parts, "## Packages", "\n".join(versions)])

@@ -1,0 +1,94 @@
+"""The scoreboard: every claim of the ledger with what the chapters found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from dmfkit.claims import LedgerEntry, ledger
+
+NOT_EXAMINED = "not yet examined"
+PAPERS = {"arora": "Arora, Cohen, Hu and Luo (2019)", "yaras": "Yaras et al. (2023)"}
+KINDS = {
+    "theorem": "Theorems",
+    "lemma": "Lemmas",
+    "proposition": "Propositions",
+    "corollary": "Corollaries",
+    "equation": "Equations",
+    "figure": "Figures",
+    "empirical-claim": "Statements from experience",
+    "implementation-detail": "How it was done",
+}
+OUTCOMES = (
+    "reproduced",
+    "reproduced with a correction",
+    "partly",
+    "not reproduced",
+    "not testable",
+    NOT_EXAMINED,
+)
+
+
+def scoreboard(claims: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the scoreboard's tables as MyST, from the collected claims (id -> verdict and place)."""
+    sections = [_summary(claims)]
+    for paper, title in PAPERS.items():
+        sections.append(f"## {title}")
+        for kind, heading in KINDS.items():
+            entries = [entry for entry in ledger().values() if (entry.paper, entry.kind) == (paper, kind)]
+            if entries:
+                caption = f"{heading}, {title}"
+                sections += [f"### {heading}", _table(caption, entries, claims)]
+    return "\n\n".join(sections)
+
+
+def _summary(claims: Mapping[str, Mapping[str, Any]]) -> str:
+    def outcome(entry: LedgerEntry) -> str:
+        found = claims.get(entry.id)
+        # Under other parameters a verdict settles nothing, so it does not count.
+        return NOT_EXAMINED if found is None or found["changed_parameters"] else str(found["verdict"])
+
+    rows = ["| verdict under the papers' own settings | " + " | ".join(PAPERS.values()) + " |", "|:--|--:|--:|"]
+    counts = {
+        paper: Counter(outcome(entry) for entry in ledger().values() if entry.paper == paper) for paper in PAPERS
+    }
+    rows += [f"| {name} | " + " | ".join(str(counts[paper][name]) for paper in PAPERS) + " |" for name in OUTCOMES]
+    totals = [str(counts[paper].total()) for paper in PAPERS]
+    return "\n".join([*rows, f"| **all claims** | {' | '.join(totals)} |"])
+
+
+def _table(caption: str, entries: list[LedgerEntry], claims: Mapping[str, Mapping[str, Any]]) -> str:
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("Claim", "Verdict", "Measured"))
+    body = "\n".join(_row(entry, claims.get(entry.id)) for entry in entries)
+    return (
+        "``````{raw} html\n"
+        f'<table class="dmfkit-scoreboard"><caption>{escape(caption)}</caption>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>\n``````"
+    )
+
+
+def _row(entry: LedgerEntry, found: Mapping[str, Any] | None) -> str:
+    identifier = escape(entry.id)
+    outcome = found["verdict"] if found else NOT_EXAMINED
+    settled = found is not None and not found["changed_parameters"]
+    colour = outcome.replace(" ", "-") if settled else "not-yet-examined"
+    if found and not settled:
+        outcome = f"with other parameters: {outcome}"
+    measured = _measured(entry.id, found) if found else ""
+    return (
+        f'<tr id="{identifier}"><td><code>{identifier}</code> <span class="dmfkit-locus">{escape(entry.locus)}</span>'
+        f"<p>{escape(entry.statement)}</p></td>"
+        f'<td class="dmfkit-{colour}"><strong class="dmfkit-outcome">{escape(outcome)}</strong></td>'
+        f"<td>{measured}</td></tr>"
+    )
+
+
+def _measured(identifier: str, found: Mapping[str, Any]) -> str:
+    texts = [found["measured"], found["correction"], found["reason"]]
+    if found["changed_parameters"]:
+        texts.append(f"Run with the preset {found['preset']}, not with the paper's own settings: settles nothing.")
+    paragraphs = "".join(f"<p>{escape(text)}</p>" for text in texts if text)
+    href = f"../notebooks/{found['notebook']}.html#claim-{identifier}"
+    return f'{paragraphs}<p><a href="{escape(href)}">the cell for {escape(identifier)}</a></p>'

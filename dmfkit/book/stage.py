@@ -1,0 +1,110 @@
+"""Stage the sources of the pages: prose, executed chapters, and what is generated from them."""
+
+from __future__ import annotations
+
+import copy
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+from nbformat import NotebookNode
+
+from dmfkit.book.layout import Layout
+from dmfkit.claims import MIME_TYPE as CLAIM
+from dmfkit.errors import InputError
+from dmfkit.origin import MIME_TYPE as ORIGIN
+
+# A line of its own in a page; MyST reads it as a comment, the build replaces it.
+_PLACEHOLDER = re.compile(r"^% generated: (?P<name>[a-z-]+)$", re.MULTILINE)
+
+_INJECTED_NOTE = (
+    "```{note}\nThis build ran the chapter with other parameters than the papers' own, the preset *%s*. "
+    "The next cell holds them; it replaces values of the cell above.\n```"
+)
+
+
+def stage(layout: Layout, chapters: Sequence[str], preset: str, generated: Mapping[str, str]) -> None:
+    """Write the folder from which Jupyter Book makes the pages.
+
+    Parameters
+    ----------
+    layout
+        The folders of the build; `layout.stage` is replaced.
+    chapters
+        Names of the executed chapters that become pages; the table of contents keeps these only.
+    preset
+        Name of the preset that they were executed with.
+    generated
+        Text for each `% generated: NAME` line of the pages.
+
+    Raises
+    ------
+    InputError
+        If a page asks for a generated text that does not exist, or a chapter is not in `_toc.yml`.
+    """
+    shutil.rmtree(layout.stage, ignore_errors=True)
+    shutil.copytree(layout.root / "book", layout.stage / "book")
+    for name in ("_config.yml", "LICENSE"):
+        shutil.copy(layout.root / name, layout.stage)
+    contents = yaml.safe_load((layout.root / "_toc.yml").read_text(encoding="utf-8"))
+    _write_yaml(layout.stage / "_toc.yml", reduce_contents(contents, chapters))
+    for page in (layout.stage / "book").glob("*.md"):
+        page.write_text(fill(page.read_text(encoding="utf-8"), generated, page.name), encoding="utf-8")
+    (layout.stage / "notebooks").mkdir()
+    for chapter in chapters:
+        notebook = nbformat.read(layout.executed_notebook(chapter), as_version=4)
+        nbformat.write(as_page(notebook, preset), layout.stage / "notebooks" / f"{chapter}.ipynb")
+
+
+def fill(text: str, generated: Mapping[str, str], page: str) -> str:
+    """Replace each `% generated: NAME` line of a page."""
+
+    def replacement(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in generated:
+            raise InputError(f"{page} asks for the generated text {name!r}: there are {', '.join(generated)}.")
+        return generated[name]
+
+    return _PLACEHOLDER.sub(replacement, text)
+
+
+def reduce_contents(contents: Mapping[str, Any], chapters: Sequence[str]) -> dict[str, Any]:
+    """Return the table of contents with those chapters only that are in the build."""
+    wanted = {f"notebooks/{chapter}" for chapter in chapters}
+    parts = []
+    listed = set()
+    for part in contents["parts"]:
+        files = [entry["file"] for entry in part["chapters"]]
+        kept = [file for file in files if not file.startswith("notebooks/") or file in wanted]
+        listed.update(kept)
+        if kept:
+            parts.append({**part, "chapters": [{"file": file} for file in kept]})
+    for missing in sorted(wanted - listed):
+        raise InputError(f"The chapter {missing} is not in _toc.yml: add it to the part that it belongs to.")
+    return {**contents, "parts": parts}
+
+
+def as_page(notebook: NotebookNode, preset: str) -> NotebookNode:
+    """Return an executed notebook as the page shows it.
+
+    A note stands above the cell of parameters that papermill injected, if there is one; the machine-readable
+    outputs, which only the build reads and Jupyter Book would warn of, are gone.
+    """
+    page = copy.deepcopy(notebook)
+    page.cells = []
+    for cell in copy.deepcopy(notebook.cells):
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            page.cells.append(nbformat.v4.new_markdown_cell(_INJECTED_NOTE % preset, id="injected-note"))
+        for output in cell.get("outputs", []):
+            for mime_type in (CLAIM, ORIGIN):
+                output.get("data", {}).pop(mime_type, None)
+        page.cells.append(cell)
+    return page
+
+
+def _write_yaml(file: Path, content: Mapping[str, Any]) -> None:
+    file.write_text(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True), encoding="utf-8")

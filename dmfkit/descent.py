@@ -1,0 +1,219 @@
+"""Fixed-step gradient descent, the literal method of the papers, and the released code's GroupRMSprop rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .evaluation import Evaluator
+from .factorization import Factorization, split_factors
+from .flow import largest_stable_lr
+from .problems import Normalisation, Problem
+from .record import Log, Recorder
+from .result import Result, Status, allocate
+
+StepRule = Literal["fixed", "group_rmsprop"]
+
+# Steps between two looks at which runs have ended. Ended runs stand still at once, on the device; they are only taken
+# out of the batch, which needs the host, at the end of a block.
+BLOCK = 50
+# A run whose squared residuals are this many times the initial ones will not come back.
+BLOW_UP = 1e6
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Settings of gradient descent.
+
+    Attributes
+    ----------
+    lr : float
+        Learning rate, for the loss in the problem's own normalisation.
+    stop : float
+        A run ends when its training loss, in `stop_normalisation`, is below this; tested before every step.
+    stop_normalisation : {"mean", "half_sum"}
+    max_steps : int
+    weight_decay : float
+        ``lambda``: every step also subtracts ``lr * lambda * W_j``.
+    factor_rates : tuple of float
+        Multipliers of `lr` for ``W_1 .. W_N``; empty means all one.
+    rule : {"fixed", "group_rmsprop"}
+        ``group_rmsprop`` divides `lr` by the bias-corrected running root mean square (decay 0.99) of the norm of the
+        whole gradient, plus 1e-4, as the code released with Arora et al. (2019) does.
+    dtype : {"float64", "float32"}
+        Precision of the run; the paper's code used float32.
+    """
+
+    lr: float = 1e-3
+    stop: float = 1e-6
+    stop_normalisation: Normalisation = "mean"
+    max_steps: int = 1_000_000
+    weight_decay: float = 0.0
+    factor_rates: tuple[float, ...] = ()
+    rule: StepRule = "fixed"
+    dtype: Literal["float64", "float32"] = "float64"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise InputError(f"lr = {self.lr} is not allowed: a learning rate is a positive finite number, such as 1e-3.")
+        if not self.stop >= 0:
+            raise InputError(f"stop = {self.stop} is not allowed: it must be at least 0 (0 never stops), such as 1e-6.")
+        if self.max_steps < 0:
+            raise InputError(f"max_steps = {self.max_steps} is not allowed: it must be at least 0.")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise InputError(f"weight_decay = {self.weight_decay} is not allowed: it must be a finite number of at least 0.")
+        if self.rule not in get_args(StepRule):
+            raise InputError(f"rule = {self.rule!r} is not allowed: choose one of {', '.join(get_args(StepRule))}.")
+
+
+def gradient_descent(
+    problem: Problem,
+    start: Factorization,
+    settings: Descent,
+    *,
+    lr: Sequence[float] | None = None,
+    record: tuple[Recorder, ...] = (),
+    record_at: Sequence[int] = (),
+    on_end: Callable[[int], None] = lambda n_runs: None,
+) -> Result:
+    """Train a batch of factorizations by gradient descent at a fixed step.
+
+    Parameters
+    ----------
+    problem : Problem
+    start : Factorization
+        Initial factors, left unchanged.
+    settings : Descent
+    lr : sequence of float, optional
+        One learning rate a run, in place of ``settings.lr``.
+    record : tuple of Recorder
+    record_at : sequence of int
+        Step numbers, ascending; number 0 is the start. A run that ends between two of them is not recorded again.
+    on_end : callable
+        Called with the number of runs that left the batch, for progress displays.
+
+    Returns
+    -------
+    Result
+        Runs that converge, diverge or reach the limit keep the factors they had then. For diverged runs
+        ``stable_lr`` holds the largest stable learning rate along the gradient flow from the last healthy state.
+
+    Raises
+    ------
+    InputError
+        If the shapes of problem and factorization differ, or rates do not match runs or factors.
+    """
+    state, rates, threshold = _prepare(problem, start, settings, lr)
+    n_runs, widths = start.n_runs, start.widths
+    evaluator = Evaluator(problem, widths, n_runs)
+    log = Log(record, n_runs, len(record_at))
+    out = allocate(n_runs, state.device, state.dtype)
+    final, healthy = state.clone(), state.clone()
+    pace = _StepRule(settings.rule, rates)
+    runs = torch.arange(n_runs, device=state.device)
+    active = torch.ones(n_runs, dtype=torch.bool, device=state.device)
+    gradient, steps = torch.empty_like(state), torch.zeros(n_runs, dtype=torch.int64, device=state.device)
+    first = evaluator.squares(state)
+    squares, diverged = first.clone(), ~active
+    moments, step = list(enumerate(record_at)), 0
+    while len(runs):
+        if moments and moments[0][1] == step:
+            log.write(moments.pop(0)[0], runs, problem, Factorization(state, widths))
+        healthy[runs] = state
+        # The pass at the limit tests the loss after the last step and takes no further one.
+        until = min(step + BLOCK, moments[0][1] if moments else step + BLOCK, settings.max_steps + 1)
+        while step < until:
+            now = evaluator.squares_and_gradient(state, gradient)
+            squares = torch.where(active, now, squares)
+            diverged |= active & ~(now <= BLOW_UP * first)
+            active &= (now >= threshold) & ~diverged
+            if step < settings.max_steps:
+                steps += active
+                _step(state, gradient, pace.step_size(gradient) * active, settings, widths)
+            step += 1
+        if step > settings.max_steps:
+            ended = torch.ones_like(active)
+        else:
+            ended = ~active
+        if bool(ended.any()):
+            gone = runs[ended]
+            converged = squares < threshold
+            status = torch.where(diverged, int(Status.DIVERGED), torch.where(converged, int(Status.CONVERGED), int(Status.LIMIT)))
+            final[gone], out["status"][gone] = state[ended], status[ended]
+            out["n_steps"][gone], out["n_evaluations"][gone] = steps[ended], steps[ended] + 1
+            out["time"][gone] = steps[ended] * rates[ended]
+            out["mean_square"][gone] = squares[ended] * problem.loss_scale("mean")
+            on_end(len(gone))
+            keep = ~ended
+            runs, state, active, steps, first = runs[keep], state[keep], active[keep], steps[keep], first[keep]
+            squares, diverged, rates = squares[keep], diverged[keep], rates[keep]
+            gradient = torch.empty_like(state)
+            pace.keep(keep)
+    lost = out["status"] == int(Status.DIVERGED)
+    if bool(lost.any()):
+        out["stable_lr"][lost] = largest_stable_lr(problem, Factorization(healthy[lost], widths))
+    return Result(Factorization(final, widths), records=log.data, **out)
+
+
+def _prepare(
+    problem: Problem, start: Factorization, settings: Descent, lr: Sequence[float] | None
+) -> tuple[Tensor, Tensor, float]:
+    """Check what was given; return the state, the rate of every run and the threshold on the sum of squares."""
+    if start.shape != problem.shape:
+        raise InputError(f"the factorization gives {start.shape} matrices, but the problem asks for {problem.shape}.")
+    if settings.factor_rates and len(settings.factor_rates) != start.depth:
+        raise InputError(
+            f"{len(settings.factor_rates)} factor_rates were given for depth {start.depth}: give one per factor, or none."
+        )
+    if lr is not None and len(lr) != start.n_runs:
+        raise InputError(f"{len(lr)} learning rates were given for {start.n_runs} runs: give one per run.")
+    for value in lr or ():
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"lr = {value} is not allowed: a learning rate is a positive finite number, such as 1e-3.")
+    state = start.state.clone()
+    values = list(lr) if lr is not None else [settings.lr] * start.n_runs
+    rates = torch.tensor(values, dtype=state.dtype, device=state.device)
+    return state, rates, settings.stop / problem.loss_scale(settings.stop_normalisation)
+
+
+def _step(
+    state: Tensor, gradient: Tensor, step_size: Tensor, settings: Descent, widths: tuple[int, ...]
+) -> None:
+    """Subtract the gradient, and the weight decay, from the state in place."""
+    multipliers = settings.factor_rates or (1.0,)
+    pairs = zip(split_factors(state, widths), split_factors(gradient, widths), strict=True)
+    # Equal rates are the rule and take one pass over all factors.
+    blocks = [(state, gradient)] if len(set(multipliers)) == 1 else list(pairs)
+    for (weights, slope), multiplier in zip(blocks, multipliers, strict=False):
+        size = (step_size * multiplier).view(-1, *[1] * (weights.ndim - 1))
+        if settings.weight_decay:
+            weights.mul_(1.0 - size * settings.weight_decay)
+        weights.addcmul_(slope, size, value=-1.0)
+
+
+class _StepRule:
+    """Step size of every run, from its rate and, for GroupRMSprop, the gradients seen so far."""
+
+    def __init__(self, rule: StepRule, rates: Tensor, decay: float = 0.99, floor: float = 1e-4) -> None:
+        self._adaptive = rule == "group_rmsprop"
+        self._rates, self._decay, self._floor = rates, decay, floor
+        self._average = torch.zeros_like(rates)
+        self._count = 0
+
+    def step_size(self, gradient: Tensor) -> Tensor:
+        if not self._adaptive:
+            return self._rates
+        self._count += 1
+        norm = torch.linalg.vector_norm(gradient, dim=1)
+        self._average.mul_(self._decay).addcmul_(norm, norm, value=1.0 - self._decay)
+        root = (self._average / (1.0 - self._decay**self._count)).sqrt_()
+        return self._rates / (root + self._floor)
+
+    def keep(self, mask: Tensor) -> None:
+        self._rates, self._average = self._rates[mask], self._average[mask]

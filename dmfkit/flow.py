@@ -1,0 +1,358 @@
+"""Gradient flow by an adaptive stabilised Runge-Kutta-Chebyshev method.
+
+Gradient flow on a factorization is a gradient system: its Jacobian is minus the Hessian, so its eigenvalues are real, and
+near a minimum they are non-positive and spread over many decades. `chebyshev` says why that suits the method.
+Every run of a batch has its own step, number of stages and spectral radius.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .chebyshev import STAGE_FACTOR, chebyshev_step, stages_for
+from .errors import InputError
+from .evaluation import Evaluator
+from .factorization import Factorization
+from .problems import Normalisation, Problem
+from .record import Log, Recorder
+from .result import Result, Status, allocate
+
+MAX_STAGES = 400
+# Accepted steps after which the spectral radius is estimated anew (a rejected step asks for it at once).
+RADIUS_EVERY = 10
+# Power iteration approaches the radius from below; the margin covers that and growth until the next estimate.
+RADIUS_MARGIN = 1.2
+RADIUS_ACCURACY = 0.02
+RADIUS_ITERATIONS = 50
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Settings of the gradient flow.
+
+    Attributes
+    ----------
+    rtol : float
+        Error allowed in one step, relative to the Frobenius norm of all factors together. That norm, unlike one entry by
+        entry, does not change when hidden layers are rotated, and neither does gradient flow.
+    atol : float
+        Added to ``rtol`` times that norm.
+    stop : float
+        A run ends where its training loss, in `stop_normalisation`, falls to this; located inside the step.
+    stop_normalisation : {"mean", "half_sum"}
+    horizon : float
+        Flow time at which a run ends at the latest.
+    max_evaluations : int
+        Evaluations of the gradient after which a run is given up.
+    """
+
+    rtol: float = 1e-3
+    atol: float = 1e-12
+    stop: float = 1e-6
+    stop_normalisation: Normalisation = "mean"
+    horizon: float = math.inf
+    max_evaluations: int = 100_000
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rtol < 1:
+            raise InputError(f"rtol = {self.rtol} is not allowed: a relative tolerance lies between 0 and 1, such as 1e-3.")
+        if not self.stop >= 0:
+            raise InputError(f"stop = {self.stop} is not allowed: it must be at least 0 (0 never stops), such as 1e-6.")
+        if not self.horizon > 0:
+            raise InputError(f"horizon = {self.horizon} is not allowed: a flow time is a positive number.")
+        if self.stop == 0 and math.isinf(self.horizon):
+            raise InputError("stop = 0 with an endless horizon would never end: give a positive stop or a finite horizon.")
+
+
+def gradient_flow(
+    problem: Problem,
+    start: Factorization,
+    settings: Flow,
+    *,
+    record: tuple[Recorder, ...] = (),
+    record_at: Sequence[float] = (),
+    on_end: Callable[[int], None] = lambda n_runs: None,
+) -> Result:
+    """Follow ``dW_j/dt = -d l(W_N .. W_1) / dW_j`` (Eq 4 of Arora et al. 2019) for a batch of runs.
+
+    Parameters
+    ----------
+    problem : Problem
+    start : Factorization
+        Initial factors, left unchanged.
+    settings : Flow
+    record : tuple of Recorder
+    record_at : sequence of float
+        Flow times, ascending; between steps the trajectory is interpolated by cubic Hermite polynomials.
+    on_end : callable
+        Called with the number of runs that left the batch, for progress displays.
+
+    Returns
+    -------
+    Result
+        ``stable_lr`` is ``2 / rho`` for the largest spectral radius ``rho`` estimated along the run (without margin).
+
+    Raises
+    ------
+    InputError
+        If the shapes of problem and factorization differ.
+    """
+    if start.shape != problem.shape:
+        raise InputError(f"the factorization gives {start.shape} matrices, but the problem asks for {problem.shape}.")
+    integration = _Integration(problem, start, settings, record, record_at, on_end)
+    while integration.running:
+        integration.advance()
+    return integration.result()
+
+
+def largest_stable_lr(problem: Problem, start: Factorization, rtol: float = 1e-2) -> Tensor:
+    """Largest learning rate with which fixed-step descent can follow the gradient flow from `start`, ``(runs,)``.
+
+    Descent on a quadratic is stable for ``lr < 2 / (largest Hessian eigenvalue)``; that eigenvalue is estimated by power
+    iteration along the flow until the mean squared residual has fallen to 1e-6, and its maximum taken.
+    """
+    return gradient_flow(problem, start, Flow(rtol=rtol, max_evaluations=20_000)).stable_lr
+
+
+class _Integration:
+    """State of a batch on its way; rows are the runs that are still in it."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        start: Factorization,
+        settings: Flow,
+        record: tuple[Recorder, ...],
+        record_at: Sequence[float],
+        on_end: Callable[[int], None],
+    ) -> None:
+        n_runs, state = start.n_runs, start.state
+        self.problem, self.widths, self.settings, self.on_end = problem, start.widths, settings, on_end
+        self.evaluator = Evaluator(problem, start.widths, n_runs)
+        self.threshold = settings.stop / problem.loss_scale(settings.stop_normalisation)
+        self.log, self.record_at = Log(record, n_runs, len(record_at)), np.asarray(record_at, dtype=float)
+        self.out, self.final = allocate(n_runs, state.device, state.dtype), state.clone()
+        # Vectors of the batch: state, right-hand side there, and the direction of the last spectral radius estimate.
+        self.y = state.clone()
+        self.f, self.squares = self._field(self.y)
+        self.direction = self.f.clone()
+        # Scalars of the runs live on the host: they steer the integration.
+        self.run = np.arange(n_runs)
+        self.t, self.h, self.radius, self.sharpest = (np.zeros(n_runs) for _ in range(4))
+        self.last_error, self.last_h = np.zeros(n_runs), np.zeros(n_runs)
+        self.steps, self.evaluations = np.zeros(n_runs, dtype=np.int64), np.ones(n_runs, dtype=np.int64)
+        self.radius_age = np.full(n_runs, RADIUS_EVERY)
+        self.next_moment = np.zeros(n_runs, dtype=np.int64)
+        self._end(self._host(self.squares) < self.threshold, Status.CONVERGED)
+
+    @property
+    def running(self) -> bool:
+        return len(self.run) > 0
+
+    def result(self) -> Result:
+        return Result(Factorization(self.final, self.widths), records=self.log.data, **self.out)
+
+    def advance(self) -> None:
+        """Try one step in every run."""
+        self._estimate_radius()
+        with np.errstate(divide="ignore"):
+            first = self.steps == 0
+            self.h[first & (self.h == 0)] = (0.25 / self.radius)[first & (self.h == 0)]
+        self.h = np.minimum(self.h, ((MAX_STAGES - 1) ** 2 - 1) / (STAGE_FACTOR * self.radius))
+        h = np.minimum(self.h, self.settings.horizon - self.t)
+        stages = stages_for(h * self.radius)
+        order = np.argsort(-stages, kind="stable")
+        if not np.array_equal(order, np.arange(len(order))):
+            self._keep(order)
+            h, stages = h[order], stages[order]
+        y_new = chebyshev_step(lambda y: self._field(y)[0], self.y, self.f, h, stages)
+        f_new, squares_new = self._field(y_new)
+        self.evaluations += stages
+        error = self._error(h, y_new, f_new)
+        finite = np.isfinite(error)
+        error = np.where(finite, error, 1e3)
+        accepted = error <= 1.0
+        end = self._stop_inside(h, accepted, y_new, f_new, squares_new)
+        self._record(h, accepted, y_new, f_new, end)
+        self._update(h, error, accepted, y_new, f_new, squares_new, end)
+
+    def _field(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        f = torch.empty_like(y)
+        squares = self.evaluator.squares_and_gradient(y, f)
+        return f.neg_(), squares
+
+    def _device(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.y.device)
+
+    @staticmethod
+    def _host(values: Tensor) -> np.ndarray:
+        return values.detach().to("cpu", torch.float64).numpy()
+
+    def _error(self, h: np.ndarray, y_new: Tensor, f_new: Tensor) -> np.ndarray:
+        """Local error relative to what is allowed, Eq (3.1) of Sommeijer, Shampine & Verwer (1998)."""
+        step = self._device(h).unsqueeze(1)
+        estimate = (self.f + f_new).mul_(0.4 * step).add_(self.y, alpha=0.8).sub_(y_new, alpha=0.8)
+        size = torch.maximum(torch.linalg.vector_norm(self.y, dim=1), torch.linalg.vector_norm(y_new, dim=1))
+        allowed = self.settings.atol + self.settings.rtol * size
+        return self._host(torch.linalg.vector_norm(estimate, dim=1) / allowed)
+
+    def _interpolate(
+        self, rows: np.ndarray, h: np.ndarray, share: np.ndarray, y_new: Tensor, f_new: Tensor
+    ) -> Tensor:
+        """Cubic Hermite interpolation at `share` of the step, for the runs in `rows`."""
+        index, s = self._device(rows), self._device(share).unsqueeze(1)
+        step = self._device(h[rows]).unsqueeze(1)
+        y0, y1, f0, f1 = self.y[index], y_new[index], self.f[index], f_new[index]
+        bend = (1 - 2 * s) * (y1 - y0) + (s - 1) * step * f0 + s * step * f1
+        return (1 - s) * y0 + s * y1 + s * (s - 1) * bend
+
+    def _stop_inside(
+        self, h: np.ndarray, accepted: np.ndarray, y_new: Tensor, f_new: Tensor, squares_new: Tensor
+    ) -> np.ndarray:
+        """Share of the step at which each run meets the stopping threshold; ``inf`` where it does not."""
+        end = np.full(len(h), np.inf)
+        rows = np.flatnonzero(accepted & (self._host(squares_new) < self.threshold))
+        if len(rows):
+            low, high = np.zeros(len(rows)), np.ones(len(rows))
+            for _ in range(12):  # bisection: the loss falls along the flow
+                middle = 0.5 * (low + high)
+                squares = self._host(self.evaluator.squares(self._interpolate(rows, h, middle, y_new, f_new)))
+                below = squares < self.threshold
+                high, low = np.where(below, middle, high), np.where(below, low, middle)
+            end[rows] = high
+        return end
+
+    def _record(self, h: np.ndarray, accepted: np.ndarray, y_new: Tensor, f_new: Tensor, end: np.ndarray) -> None:
+        """Record every run at the requested times that lie in its accepted step and not after its end."""
+        reach = np.where(accepted, self.t + h * np.minimum(end, 1.0), -np.inf)
+        # A horizon that is also a moment must not be missed for a last digit.
+        reach += 1e-12 * np.abs(reach, where=np.isfinite(reach), out=np.zeros_like(reach))
+        while True:
+            waiting = self.next_moment < len(self.record_at)
+            due = np.zeros_like(waiting)
+            due[waiting] = self.record_at[self.next_moment[waiting]] <= reach[waiting]
+            rows = np.flatnonzero(due)
+            if not len(rows):
+                return
+            for moment in np.unique(self.next_moment[rows]):
+                these = rows[self.next_moment[rows] == moment]
+                share = np.clip((self.record_at[moment] - self.t[these]) / h[these], 0.0, 1.0)
+                state = self._interpolate(these, h, share, y_new, f_new)
+                self.log.write(
+                    int(moment), self._device(self.run[these]), self.problem, Factorization(state, self.widths)
+                )
+            self.next_moment[rows] += 1
+
+    def _update(
+        self,
+        h: np.ndarray,
+        error: np.ndarray,
+        accepted: np.ndarray,
+        y_new: Tensor,
+        f_new: Tensor,
+        squares_new: Tensor,
+        end: np.ndarray,
+    ) -> None:
+        """Move accepted runs, choose the next steps, and take finished runs out."""
+        converged = np.isfinite(end)
+        if converged.any():
+            rows = np.flatnonzero(converged)
+            y_new[self._device(rows)] = self._interpolate(rows, h, end[rows], y_new, f_new)
+            squares_new[self._device(rows)] = self.evaluator.squares(y_new[self._device(rows)].contiguous())
+        took = self._device(accepted).unsqueeze(1)
+        self.y, self.f = torch.where(took, y_new, self.y), torch.where(took, f_new, self.f)
+        self.squares = torch.where(took[:, 0], squares_new, self.squares)
+        self.t = self.t + np.where(accepted, h * np.minimum(end, 1.0), 0.0)
+        self.steps += accepted
+        # Controller with memory of the last error (Sommeijer et al. 1998, Section 3.2), growth limited to tenfold.
+        tiny = np.maximum(error, 1e-10)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            remembered = 0.8 * (h / self.last_h) * np.cbrt(self.last_error) / np.cbrt(tiny) ** 2
+        plain = 0.8 / np.cbrt(tiny)
+        grow = np.where(self.last_error > 0, np.minimum(remembered, plain * 2.0), plain)
+        factor = np.where(accepted, np.clip(grow, 0.1, 10.0), np.clip(plain, 0.1, 0.8))
+        self.last_error = np.where(accepted, tiny, self.last_error)
+        self.last_h = np.where(accepted, h, self.last_h)
+        self.h = factor * h
+        self.radius_age = np.where(accepted, self.radius_age + 1, RADIUS_EVERY)
+        settings = self.settings
+        lost = ~np.isfinite(self._host(self.squares)) | (self.h < 1e-14 * np.maximum(self.t, 1e-300))
+        horizon = self.t >= settings.horizon * (1 - 1e-14)
+        limit = self.evaluations >= settings.max_evaluations
+        ended = np.select(
+            [converged, lost, horizon, limit],
+            [int(Status.CONVERGED), int(Status.DIVERGED), int(Status.HORIZON), int(Status.LIMIT)],
+            default=-1,
+        )
+        self._end(ended >= 0, ended)
+
+    def _end(self, mask: np.ndarray, status: np.ndarray | Status) -> None:
+        """Take the runs in `mask` out of the batch with their results."""
+        if not mask.any():
+            return
+        gone, rows = self._device(self.run[mask]), self._device(np.flatnonzero(mask))
+        self.final[gone] = self.y[rows]
+        values = {
+            "status": np.broadcast_to(status, mask.shape),
+            "n_steps": self.steps,
+            "n_evaluations": self.evaluations,
+            "time": self.t,
+            "stable_lr": np.divide(2.0, self.sharpest, where=self.sharpest > 0, out=np.full(len(mask), np.nan)),
+        }
+        for name, value in values.items():
+            self.out[name][gone] = self._device(np.ascontiguousarray(value[mask])).to(self.out[name])
+        self.out["mean_square"][gone] = self.squares[rows] * self.problem.loss_scale("mean")
+        self.on_end(int(mask.sum()))
+        self._keep(np.flatnonzero(~mask))
+
+    def _keep(self, rows: np.ndarray) -> None:
+        """Reorder or reduce the batch to `rows`."""
+        index = self._device(rows)
+        for name in ("y", "f", "squares", "direction"):
+            setattr(self, name, getattr(self, name)[index])
+        for name in (
+            *("run", "t", "h", "radius", "sharpest", "last_error", "last_h"),
+            *("steps", "evaluations", "radius_age", "next_moment"),
+        ):
+            setattr(self, name, getattr(self, name)[rows])
+
+    def _estimate_radius(self) -> None:
+        """Spectral radius of the Jacobian by power iteration on finite differences, where it is due.
+
+        Every run starts from its last direction; a run whose estimate has settled keeps it while others iterate.
+        """
+        rows = np.flatnonzero(self.radius_age >= RADIUS_EVERY)
+        if not len(rows):
+            return
+        index = self._device(rows)
+        y, f, direction = self.y[index], self.f[index], self.direction[index]
+        # Square root of the rounding unit, relative to the state: the best a first difference can do.
+        reach = math.sqrt(torch.finfo(y.dtype).eps) * torch.linalg.vector_norm(y, dim=1, keepdim=True)
+        norm = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
+        direction = torch.where(norm > 0, direction / norm, torch.full_like(direction, y.shape[1] ** -0.5))
+        estimate, open_rows = np.zeros(len(rows)), np.ones(len(rows), dtype=bool)
+        for _ in range(RADIUS_ITERATIONS):
+            image, _ = self._field(torch.addcmul(y, direction, reach))
+            image.sub_(f).div_(reach)
+            length = torch.linalg.vector_norm(image, dim=1, keepdim=True)
+            found = self._host(length[:, 0])
+            self.evaluations[rows[open_rows]] += 1
+            settled = np.abs(found - estimate) <= RADIUS_ACCURACY * found
+            estimate = np.where(open_rows, found, estimate)
+            moved = self._device(open_rows).unsqueeze(1) & (length > 0)
+            direction = torch.where(moved, image / length, direction)
+            open_rows &= ~settled
+            if not open_rows.any():
+                break
+        self.direction[index] = direction
+        self.radius[rows] = np.maximum(RADIUS_MARGIN * estimate, 1e-300)
+        self.sharpest[rows] = np.maximum(self.sharpest[rows], estimate)
+        self.radius_age[rows] = 0
+
+

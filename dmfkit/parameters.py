@@ -1,0 +1,174 @@
+"""Checks a chapter's parameters before anything is trained.
+
+Papermill injects whatever it is given: about a name that the notebook does not have it only warns, and
+about the values it says nothing. `read_parameters` compares what the notebook holds with its own
+parameters cell and with `dmfkit.vocabulary`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import html
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+
+from dmfkit.errors import InputError
+from dmfkit.parameter_cells import assignments, brief, find_cells, literals, read_text
+from dmfkit.vocabulary import VOCABULARY
+
+# `papermill --inject-paths` adds these two when it is asked to; they set nothing in a chapter.
+PAPERMILL_NAMES = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The checked parameters of a chapter, each also an attribute (lists as tuples).
+
+    Attributes
+    ----------
+    values : mapping of str to value
+        What the chapter runs with.
+    paper : mapping of str to value
+        What its parameters cell says: the paper's own settings.
+    """
+
+    values: Mapping[str, Any]
+    paper: Mapping[str, Any]
+
+    @property
+    def changed(self) -> Mapping[str, Any]:
+        """The values that differ from the paper's own, by name."""
+        return MappingProxyType({n: v for n, v in self.values.items() if v != self.paper[n]})
+
+    def __getattr__(self, name: str) -> Any:
+        # `copy` asks for attributes before the fields exist.
+        values = self.__dict__.get("values", {})
+        if name in values:
+            return values[name]
+        raise AttributeError(f"this chapter has no parameter {name}; it has {', '.join(values)}")
+
+    def __dir__(self) -> Iterable[str]:
+        return [*super().__dir__(), *self.values]
+
+    def _repr_html_(self) -> str:
+        """Show a table: parameter, value, the paper's value where it differs, meaning."""
+        head = "".join(f'<th scope="col">{t}</th>' for t in ("parameter", "value", "the paper's", "meaning"))
+        rows = []
+        for name, value in self.values.items():
+            paper = f"<code>{html.escape(_show(self.paper[name]))}</code>" if name in self.changed else "same"
+            rows.append(
+                f'<tr><th scope="row"><code>{html.escape(name)}</code></th>'
+                f"<td><code>{html.escape(_show(value))}</code></td><td>{paper}</td>"
+                f"<td>{html.escape(VOCABULARY[name].meaning)}</td></tr>"
+            )
+        # Focusable, because on a phone the table can be wider than the page and has to be scrolled.
+        return (
+            '<div role="region" aria-label="Parameters of this chapter" tabindex="0"'
+            f' style="overflow-x: auto"><table><thead><tr>{head}</tr></thead>'
+            f"<tbody>{''.join(rows)}</tbody></table></div>"
+        )
+
+
+def read_parameters(namespace: Mapping[str, Any]) -> Parameters:
+    """Check the parameters of the running notebook.
+
+    Parameters
+    ----------
+    namespace : mapping
+        The notebook's `globals()`. IPython's list `In` in it has the source of every cell run so far:
+        the parameters cell, which starts with the comment ``# The paper's own settings``, and the cell
+        that papermill injects after it.
+
+    Returns
+    -------
+    checked : Parameters
+        The values, the paper's own values and where they differ.
+
+    Raises
+    ------
+    InputError
+        If there is no parameters cell, papermill was given a name that the cell lacks, a value is not
+        allowed, or two values contradict each other.
+    """
+    own, injected = find_cells(namespace)
+    paper = literals(own)
+    for name in assignments(injected):
+        if name not in paper and name not in PAPERMILL_NAMES:
+            raise InputError(f"{name} is not a parameter of this chapter: {_allowed(name, paper)}.")
+    for name in paper:
+        if name not in VOCABULARY:
+            raise InputError(
+                f"The parameters cell sets {name}, which the book's vocabulary (dmfkit/vocabulary.py) lacks: "
+                f"{_allowed(name, VOCABULARY)}."
+            )
+    values = {name: check_value(name, namespace[name]) for name in paper}
+    _check_together(values)
+    own_values = {name: check_value(name, value) for name, value in paper.items()}
+    return Parameters(MappingProxyType(values), MappingProxyType(own_values))
+
+
+def check_value(name: str, value: Any) -> Any:
+    """Check one parameter's value against the vocabulary.
+
+    Parameters
+    ----------
+    name : str
+        A name in `dmfkit.vocabulary.VOCABULARY`.
+    value : object
+        The value; text is read as the value that it spells, unless the parameter itself is text.
+
+    Returns
+    -------
+    checked : object
+        The value in its own type; a list as a tuple.
+
+    Raises
+    ------
+    InputError
+        If the value is not allowed.
+    """
+    parameter = VOCABULARY[name]
+    given = value if parameter.is_text else read_text(value)
+    read = given
+    if parameter.is_list:
+        read = tuple(read_text(v) for v in given) if isinstance(given, list | tuple) else (given,)
+    try:
+        return parameter.adapter.validate_python(read)
+    except (ValidationError, OverflowError) as error:
+        raise InputError(
+            f"{name} = {brief(given)} is not allowed: {name} must be {parameter.allowed}."
+        ) from error
+
+
+def _check_together(values: Mapping[str, Any]) -> None:
+    d = values.get("d")
+    if d is None:
+        return
+    for name in ("rank", "n_singular_values"):
+        if values.get(name, 0) > d:
+            raise InputError(
+                f"{name} = {values[name]} is not allowed with d = {d}: {name} must be at most d, "
+                "so lower it or raise d."
+            )
+    for n in values.get("n_observed", ()):
+        if n > d * d:
+            raise InputError(
+                f"n_observed has {n}, but a {d} by {d} matrix (d = {d}) has only {d * d} entries: "
+                f"n_observed must be at most {d * d}, so lower it or raise d."
+            )
+
+
+def _allowed(name: str, names: Iterable[str]) -> str:
+    """Name the nearest allowed name, if one is near, and all of them."""
+    lower = {n.lower(): n for n in names}
+    near = difflib.get_close_matches(name.lower(), list(lower), n=1)
+    guess = f"did you mean {lower[near[0]]}? " if near else ""
+    return f"{guess}allowed are {', '.join(lower.values())}"
+
+
+def _show(value: Any) -> str:
+    return repr(list(value) if isinstance(value, tuple) else value)

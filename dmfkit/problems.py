@@ -1,0 +1,278 @@
+"""Losses in the end-to-end matrix: what is observed of the matrix that is to be found.
+
+Every problem holds observations of one unknown matrix of shape ``(d, d_in)`` and gives, for a batch of candidate
+matrices ``W`` of shape ``(runs, d, d_in)``, the loss ``(runs,)`` and its gradient in ``W``. Two normalisations of the
+squared residuals ``r_1 .. r_m`` are in use, and learning rates mean nothing until one is named:
+
+``half_sum``
+    ``0.5 * sum(r_i ** 2)``: Eq (2) of Arora et al. (2019), our literal reading of their experiments.
+``mean``
+    ``sum(r_i ** 2) / m``: what their released code minimises. Its gradient is ``2 / m`` times the other's.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+Normalisation = Literal["half_sum", "mean"]
+
+
+@dataclass(frozen=True)
+class Problem(ABC):
+    """Squared loss over ``n_observations`` linear observations of a matrix.
+
+    Attributes
+    ----------
+    normalisation : {"half_sum", "mean"}
+        Normalisation of the loss and of its gradient.
+    ground_truth : Tensor of shape (d, d_in), optional
+        The matrix behind the observations, where it is known; no loss or gradient uses it.
+    """
+
+    normalisation: Normalisation
+    ground_truth: Tensor | None
+
+    def __post_init__(self) -> None:
+        if self.normalisation not in get_args(Normalisation):
+            raise InputError(
+                f"normalisation = {self.normalisation!r} is not allowed: choose 'half_sum' (0.5 * sum of squares) or 'mean'."
+            )
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Shape ``(d, d_in)`` of the unknown matrix."""
+
+    @property
+    @abstractmethod
+    def n_observations(self) -> int:
+        """Number ``m`` of observations."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the observations are kept."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """Precision of the observations."""
+
+    @abstractmethod
+    def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of squared residuals ``(runs,)`` and the half-sum gradient ``(runs, d, d_in)``.
+
+        May overwrite `end_to_end` and return the gradient in its memory.
+        """
+
+    @property
+    def gradient_scale(self) -> float:
+        """Factor from the half-sum gradient to the gradient of this problem's own loss."""
+        return 1.0 if self.normalisation == "half_sum" else 2.0 / self.n_observations
+
+    def loss_scale(self, normalisation: Normalisation | None = None) -> float:
+        """Factor from the sum of squared residuals to the loss in `normalisation` (default: the problem's own)."""
+        return 0.5 if (normalisation or self.normalisation) == "half_sum" else 1.0 / self.n_observations
+
+    def loss(self, end_to_end: Tensor, normalisation: Normalisation | None = None) -> Tensor:
+        """Loss ``(runs,)`` at `end_to_end` of shape ``(runs, d, d_in)``."""
+        return self.squares_and_residual_gradient(end_to_end.clone())[0] * self.loss_scale(normalisation)
+
+    def gradient(self, end_to_end: Tensor) -> Tensor:
+        """Gradient of the problem's own loss in the end-to-end matrix, ``(runs, d, d_in)``."""
+        return self.squares_and_residual_gradient(end_to_end.clone())[1] * self.gradient_scale
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Problem:
+        """Copy of the problem on another device or in another precision."""
+        moved: dict[str, Any] = {
+            name: value.to(device, dtype) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class MatrixCompletion(Problem):
+    """Some entries of a matrix are observed.
+
+    Attributes
+    ----------
+    values : Tensor of shape (d, d_in)
+        Observed values; zero where nothing is observed.
+    mask : Tensor of shape (d, d_in)
+        One where an entry is observed, else zero, in the dtype of `values`.
+    """
+
+    values: Tensor
+    mask: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.values.shape[0], self.values.shape[1])
+
+    @property
+    def n_observations(self) -> int:
+        return int(self.mask.sum().item())
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.values.dtype
+
+    def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
+        residual = end_to_end.sub_(self.values).mul_(self.mask)
+        return torch.linalg.vector_norm(residual, dim=(-2, -1)).square_(), residual
+
+
+@dataclass(frozen=True)
+class FullObservation(Problem):
+    """Every entry of a matrix is observed.
+
+    Attributes
+    ----------
+    values : Tensor of shape (d, d_in)
+        The matrix itself.
+    """
+
+    values: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.values.shape[0], self.values.shape[1])
+
+    @property
+    def n_observations(self) -> int:
+        return self.values.numel()
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.values.dtype
+
+    def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
+        residual = end_to_end.sub_(self.values)
+        return torch.linalg.vector_norm(residual, dim=(-2, -1)).square_(), residual
+
+
+@dataclass(frozen=True)
+class MatrixSensing(Problem):
+    """Inner products with measurement matrices are observed, Eq (2) of Arora et al. (2019).
+
+    Attributes
+    ----------
+    measurements : Tensor of shape (m, d, d_in)
+        The measurement matrices ``A_i``.
+    labels : Tensor of shape (m,)
+        ``y_i = <A_i, W*>``.
+    """
+
+    measurements: Tensor
+    labels: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.measurements.shape[1], self.measurements.shape[2])
+
+    @property
+    def n_observations(self) -> int:
+        return self.labels.numel()
+
+    @property
+    def device(self) -> torch.device:
+        return self.labels.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.labels.dtype
+
+    def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
+        # One matrix product over the batch each way; the m measurement matrices are never copied per run.
+        flat = self.measurements.flatten(start_dim=1)
+        residual = torch.addmm(self.labels, end_to_end.flatten(start_dim=1), flat.mT, beta=-1)
+        gradient = (residual @ flat).view_as(end_to_end)
+        return torch.linalg.vector_norm(residual, dim=-1).square_(), gradient
+
+
+def random_low_rank(shape: tuple[int, int], rank: int, seed: int, target_norm: float | None = None) -> Tensor:
+    """Random matrix ``U V^T`` with i.i.d. standard normal factors (Arora et al. 2019, Appendix D.2).
+
+    Parameters
+    ----------
+    shape : (d, d_in)
+    rank : int
+        Number of columns of ``U`` and ``V``.
+    seed : int
+    target_norm : float, optional
+        Rescale to this Frobenius norm. ``None`` leaves the matrix raw, so that ``E ||W*||_F^2 = rank * d * d_in``; the
+        released code rescales to ``d``.
+
+    Returns
+    -------
+    Tensor of shape (d, d_in), float64, on the CPU
+
+    Raises
+    ------
+    InputError
+        If the rank exceeds a side of the matrix or is not positive.
+    """
+    if not 1 <= rank <= min(shape):
+        raise InputError(
+            f"rank = {rank} is not allowed: the rank of a {shape[0]} x {shape[1]} matrix lies between 1 and {min(shape)}."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    left = torch.randn(shape[0], rank, generator=generator, dtype=torch.float64)
+    right = torch.randn(shape[1], rank, generator=generator, dtype=torch.float64)
+    matrix = left @ right.mT
+    return matrix if target_norm is None else matrix * (target_norm / torch.linalg.matrix_norm(matrix))
+
+
+def matrix_completion(
+    ground_truth: Tensor, n_observed: int, seed: int, normalisation: Normalisation = "half_sum"
+) -> MatrixCompletion:
+    """Observe `n_observed` distinct entries of a matrix, chosen uniformly.
+
+    The entries are the first `n_observed` of one random ordering, so that for one seed a smaller set of observations is
+    part of every larger one.
+
+    Raises
+    ------
+    InputError
+        If the matrix does not have that many entries.
+    """
+    shape = tuple(ground_truth.shape)
+    if not 1 <= n_observed <= math.prod(shape):
+        raise InputError(
+            f"n_observed = {n_observed} is not allowed: a {shape[0]} x {shape[1]} matrix has {math.prod(shape)} entries, "
+            f"so choose between 1 and {math.prod(shape)}."
+        )
+    # Another stream than the ground truth's, which may well have been drawn with the same seed.
+    generator = torch.Generator().manual_seed(seed + 2**32)
+    chosen = torch.randperm(math.prod(shape), generator=generator)[:n_observed]
+    mask = torch.zeros(math.prod(shape), dtype=ground_truth.dtype)
+    mask[chosen] = 1.0
+    mask = mask.view(shape).to(ground_truth.device)
+    return MatrixCompletion(normalisation, ground_truth, ground_truth * mask, mask)
+
+
+def matrix_sensing(
+    ground_truth: Tensor, n_observed: int, seed: int, normalisation: Normalisation = "half_sum"
+) -> MatrixSensing:
+    """Observe `n_observed` inner products with i.i.d. standard normal measurement matrices."""
+    generator = torch.Generator().manual_seed(seed + 2**32)
+    measurements = torch.randn(n_observed, *ground_truth.shape, generator=generator, dtype=ground_truth.dtype)
+    measurements = measurements.to(ground_truth.device)
+    labels = measurements.flatten(start_dim=1) @ ground_truth.flatten()
+    return MatrixSensing(normalisation, ground_truth, measurements, labels)

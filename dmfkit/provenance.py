@@ -1,0 +1,48 @@
+"""What machine and which software made a result."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from importlib import metadata
+
+import torch
+
+from .paths import checkout
+
+PACKAGES = ("torch", "numpy", "scipy", "xarray")
+
+
+def device_name(device: torch.device) -> str:
+    """Describe the processor, for example ``"CPU (2 threads, x86_64)"`` or a GPU's own name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({torch.get_num_threads()} threads, {platform.machine()})"
+
+
+def commit() -> str:
+    """Commit of the checkout, with ``+`` where the package has changed since, or ``"unknown"`` without a checkout."""
+    root = checkout()
+    if root is None:
+        return "unknown"
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "dmfkit", "notebooks")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def run_provenance(device: torch.device) -> dict[str, str]:
+    """Attributes of a result: device, package versions and commit."""
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return {
+        "device": device_name(device),
+        "versions": json.dumps({"python": platform.python_version(), **versions}),
+        "commit": commit(),
+    }

@@ -1,0 +1,146 @@
+"""What is kept along a trajectory, and when.
+
+A recorder is a frozen dataclass, so that it can stand in the key of a stored result. Called with a `Snapshot`, it
+returns named tensors whose first dimension is the run; `dims` names the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from . import spectra
+from .factorization import Factorization
+from .problems import Problem
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A batch of factorizations at one moment, with what recorders commonly need computed once."""
+
+    problem: Problem
+    factorization: Factorization
+
+    @cached_property
+    def end_to_end(self) -> Tensor:
+        """Product matrices, ``(runs, d, d_in)``."""
+        return self.factorization.end_to_end()
+
+    @cached_property
+    def svd(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Thin singular value decomposition of the product matrices."""
+        left, values, right = torch.linalg.svd(self.end_to_end, full_matrices=False)
+        return left, values, right
+
+
+class Recorder(Protocol):
+    """Turns a snapshot into named quantities."""
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        """Name of every quantity and the dimensions that it has besides run and moment."""
+
+    def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        """Return tensors ``(runs, ...)`` by name."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Mean squared residual over the observations, whatever the problem's own normalisation."""
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        return {"mean_square": ()}
+
+    def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        return {"mean_square": snapshot.problem.loss(snapshot.end_to_end, "mean")}
+
+
+@dataclass(frozen=True)
+class RelativeError:
+    """Reconstruction error ``||W - W*||_F^2 / ||W*||_F^2`` (Arora et al. 2019, Appendix D.2)."""
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        return {"relative_error": ()}
+
+    def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        truth = snapshot.problem.ground_truth
+        if truth is None:
+            raise ValueError("RelativeError needs a problem whose ground truth is known")
+        return {"relative_error": spectra.relative_error(snapshot.end_to_end, truth)}
+
+
+@dataclass(frozen=True)
+class SingularValues:
+    """The `count` largest singular values of the product matrix."""
+
+    count: int = 10
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        return {"singular_value": ("index",)}
+
+    def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        return {"singular_value": spectra.singular_values(snapshot.end_to_end)[:, : self.count]}
+
+
+@dataclass(frozen=True)
+class EffectiveRank:
+    """Effective rank of the product matrix (Roy & Vetterli 2007)."""
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        return {"effective_rank": ()}
+
+    def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        return {"effective_rank": spectra.effective_rank(spectra.singular_values(snapshot.end_to_end))}
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Mean and spread of the entries of ``|U^T grad l(W) V|`` on and off the diagonal (Corollary 1, Figure 3).
+
+    The gradient is that of the problem's own loss, and ``U, V`` are the thin singular vectors of the product matrix.
+    """
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        return {"alignment_mean": ("place",), "alignment_std": ("place",), "alignment_off_share": ()}
+
+    def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        left, _, right = snapshot.svd
+        rotated = left.mT @ snapshot.problem.gradient(snapshot.end_to_end) @ right.mT
+        on, off = spectra.split_diagonal(rotated.abs())
+        share = off.square().sum(dim=-1) / (on.square().sum(dim=-1) + off.square().sum(dim=-1))
+        return {
+            "alignment_mean": torch.stack([on.mean(dim=-1), off.mean(dim=-1)], dim=-1),
+            "alignment_std": torch.stack([on.std(dim=-1), off.std(dim=-1)], dim=-1),
+            "alignment_off_share": share.sqrt(),
+        }
+
+
+class Log:
+    """Collects what recorders return, for runs that may end before the last moment.
+
+    Runs that have ended leave ``nan`` behind.
+    """
+
+    def __init__(self, recorders: tuple[Recorder, ...], n_runs: int, n_moments: int) -> None:
+        self._recorders = recorders
+        self._shape = (n_runs, n_moments)
+        self.data: dict[str, Tensor] = {}
+
+    def write(self, moment: int, runs: Tensor, problem: Problem, factorization: Factorization) -> None:
+        """Record `factorization`, whose rows belong to the runs numbered `runs`, as number `moment`."""
+        snapshot = Snapshot(problem, factorization)
+        for recorder in self._recorders:
+            for name, value in recorder(snapshot).items():
+                if name not in self.data:
+                    self.data[name] = value.new_full((*self._shape, *value.shape[1:]), torch.nan)
+                self.data[name][runs, moment] = value

@@ -1,0 +1,45 @@
+"""Singular values and what is measured from them. All functions take batches: leading dimensions are runs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def singular_values(matrix: Tensor) -> Tensor:
+    """Singular values in descending order, ``(runs, min(d, d_in))``, of matrices ``(runs, d, d_in)``."""
+    return torch.linalg.svdvals(matrix)
+
+
+def effective_rank(values: Tensor) -> Tensor:
+    """Effective rank of Roy & Vetterli (2007): the exponential of the entropy of the normalised singular values.
+
+    Parameters
+    ----------
+    values : Tensor of shape (..., k)
+        Non-negative singular values, at least one of them positive.
+
+    Returns
+    -------
+    Tensor of shape (...)
+        Between 1 and k; equal to k when all k values agree. Exact zeros add nothing to the entropy.
+    """
+    weights = values / values.sum(dim=-1, keepdim=True)
+    return torch.special.entr(weights).sum(dim=-1).exp()
+
+
+def nuclear_norm(values: Tensor) -> Tensor:
+    """Sum of the singular values, ``(...)``."""
+    return values.sum(dim=-1)
+
+
+def relative_error(matrix: Tensor, target: Tensor) -> Tensor:
+    """``||W - W*||_F^2 / ||W*||_F^2``, the reconstruction error of Arora et al. (2019), Appendix D.2."""
+    return (matrix - target).square().sum(dim=(-2, -1)) / target.square().sum(dim=(-2, -1))
+
+
+def split_diagonal(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Entries on the main diagonal, ``(runs, k)``, and all others, ``(runs, d d_in - k)``, ``k = min(d, d_in)``."""
+    rows, columns = matrix.shape[-2:]
+    on = torch.eye(rows, columns, dtype=torch.bool, device=matrix.device)
+    return matrix[..., on], matrix[..., ~on]

@@ -1,0 +1,294 @@
+"""Grids of runs: one call, one labelled dataset.
+
+`sweep` takes a task, a start and a method (frozen dataclasses of plain values) and any of their fields as lists. Grid
+points that share shapes and a problem train together as one batch. Every finished batch is written at once, so that an
+interrupted sweep goes on where it was.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from . import spectra
+from .descent import Descent, gradient_descent
+from .errors import InputError
+from .factorization import Factorization, full_widths
+from .flow import Flow, gradient_flow
+from .initialisation import initialise
+from .progress import Progress
+from .provenance import run_provenance
+from .record import Recorder
+from .result import Result
+from .store import Store, read, specification_key, write
+from .tasks import Start, Task, field_names, with_fields
+
+# Runs in one batch. Larger batches gain nothing on two cores at d = 100 and would be lost whole by an interruption.
+RUNS_PER_BATCH = 12
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A grid of runs, described by plain values only.
+
+    Attributes
+    ----------
+    task, start, method
+        What is learned, where from and how; fields named in `grid` are replaced point by point.
+    grid : mapping
+        Names of fields, each with the values that it takes; their order is the order of dimensions.
+    record : tuple of Recorder
+    record_at : tuple of numbers
+        Step numbers (descent) or flow times (flow), strictly ascending.
+    """
+
+    task: Task
+    start: Start
+    method: Descent | Flow
+    grid: Mapping[str, tuple[Any, ...]]
+    record: tuple[Recorder, ...] = ()
+    record_at: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        known = {name for part in (self.task, self.start, self.method) for name in field_names(part)}
+        for name, values in self.grid.items():
+            if name not in known:
+                raise InputError(f"{name!r} cannot be swept: choose from {', '.join(sorted(known))}.")
+            if not len(values):
+                raise InputError(f"{name} is an empty list: give it at least one value.")
+            if len(set(values)) != len(values):
+                raise InputError(f"{name} = {list(values)} has a value twice: give every value once.")
+        if any(later <= earlier for earlier, later in itertools.pairwise(self.record_at)):
+            raise InputError("record_at must rise strictly from one moment to the next.")
+
+    @property
+    def specification(self) -> dict[str, Any]:
+        """Everything that determines the numbers, as plain values."""
+
+        def plain(part: Any) -> dict[str, Any]:
+            return {"kind": type(part).__name__, **asdict(part)}
+
+        return {
+            "task": plain(self.task),
+            "start": plain(self.start),
+            "method": plain(self.method),
+            "grid": {name: list(values) for name, values in self.grid.items()},
+            "record": [plain(recorder) for recorder in self.record],
+            "record_at": [float(moment) for moment in self.record_at],
+        }
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        """Grid points in the order of the grid's dimensions, last dimension fastest."""
+        return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
+
+    @property
+    def moment(self) -> str:
+        """Name of the dimension of recorded moments."""
+        return "step" if isinstance(self.method, Descent) else "time"
+
+
+def sweep(
+    task: Task,
+    start: Start,
+    method: Descent | Flow,
+    *,
+    name: str = "",
+    store: Store | None = None,
+    recompute: bool = False,
+    record: tuple[Recorder, ...] = (),
+    record_at: Sequence[float] = (),
+    device: str = "auto",
+    runs_per_batch: int = RUNS_PER_BATCH,
+    **grid: Sequence[Any],
+) -> xr.Dataset:
+    """Train every point of a grid.
+
+    Parameters
+    ----------
+    task, start, method
+        What is learned, where from and how.
+    name : str
+        Name under which the result is stored and progress is shown.
+    store : Store, optional
+        Where a stored result is looked for and the new one kept. Without one nothing is stored.
+    recompute : bool
+        Compute anew even if there is a stored result. Unfinished parts of an interrupted sweep are used all the same.
+    record, record_at
+        What to record along each run, and at which steps (descent) or flow times (flow).
+    device : {"auto", "cpu", "cuda"}
+    runs_per_batch : int
+        At most so many runs train together.
+    **grid
+        Fields of task, start or method, each with the values it takes.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dimensions are the swept names. Holds, for the end of every run, ``status`` (see `Status`), ``n_steps``,
+        ``n_evaluations``, ``flow_time``, ``stable_lr``, ``initial_norm`` (``||W(0)||_F``), ``final_mean_square``, ``final_singular_value``,
+        ``final_effective_rank``, ``final_nuclear_norm`` and, where the truth is known, ``final_relative_error``; and whatever was
+        recorded, with a further dimension ``step`` or ``time``. Attributes say what made it.
+
+    Raises
+    ------
+    InputError
+        For names that cannot be swept, empty or doubled values, impossible parameters; all before any training.
+    """
+    plan = Sweep(
+        task, start, method, {key: tuple(values) for key, values in grid.items()}, record, tuple(record_at)
+    )
+    key = specification_key(plan.specification)
+    label = name or "sweep"
+    if store is not None and not recompute and (found := store.find(label, key)) is not None:
+        return found.assign_attrs(loaded_from_store=1)
+    batches = _batches(plan, runs_per_batch)
+    chosen = choose_device(device)
+    parts = None if store is None else store.parts(label, key)
+    finished = []
+    with Progress(len(plan.points), label) as progress:
+        for indices in batches:
+            path = None if parts is None else parts / f"{indices[0]:06d}-{len(indices)}.nc"
+            if path is not None and path.is_file():
+                part = read(path)
+                progress.advance(len(indices))
+            else:
+                part = _train(plan, indices, chosen, progress)
+                if path is not None:
+                    write(path, part)
+            finished.append(part)
+    dataset = _assemble(plan, finished, chosen)
+    if store is not None and parts is not None:
+        store.write(label, key, dataset)
+        shutil.rmtree(parts, ignore_errors=True)
+    return dataset.assign_attrs(key=key, loaded_from_store=0)
+
+
+def choose_device(device: str) -> torch.device:
+    """Device of that name; ``auto`` takes a GPU where there is one.
+
+    Raises
+    ------
+    InputError
+        If a GPU is asked for where there is none.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device = {device!r} is not allowed: choose 'auto', 'cpu' or 'cuda'.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device = 'cuda' was asked for, but there is no CUDA GPU here: choose 'auto' or 'cpu'.")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _resolve(plan: Sweep, point: dict[str, Any]) -> tuple[Task, Start, Descent | Flow]:
+    """Task, start and method at one grid point."""
+    return with_fields(plan.task, point), with_fields(plan.start, point), with_fields(plan.method, point)
+
+
+def _batches(plan: Sweep, runs_per_batch: int) -> list[list[int]]:
+    """Indices of the points that train together: same problem, same widths, same method up to the learning rate.
+
+    Makes every problem once before anything is trained, so that impossible values are found at once.
+    """
+    groups: dict[Any, list[int]] = {}
+    tasks: set[Task] = set()
+    for index, point in enumerate(plan.points):
+        task, start, method = _resolve(plan, point)
+        if task not in tasks:
+            task.problem()
+            tasks.add(task)
+        full_widths(task.shape, start.depth, start.hidden_width)
+        shared = (task, replace(start, seed=0, init_scale=1.0), replace(method, lr=1.0) if isinstance(method, Descent) else method)
+        groups.setdefault(shared, []).append(index)
+    return [
+        group[first : first + runs_per_batch]
+        for group in groups.values()
+        for first in range(0, len(group), runs_per_batch)
+    ]
+
+
+def _train(plan: Sweep, indices: list[int], device: torch.device, progress: Progress) -> xr.Dataset:
+    """Train one batch; the dataset has the dimension ``run``, numbered by the grid."""
+    resolved = [_resolve(plan, plan.points[index]) for index in indices]
+    task, start, method = resolved[0]
+    dtype = getattr(torch, getattr(method, "dtype", "float64"))
+    problem = task.problem().to(device, dtype)
+    widths = full_widths(task.shape, start.depth, start.hidden_width)
+    scales, seeds = [one.init_scale for _, one, _ in resolved], [one.seed for _, one, _ in resolved]
+    initial = initialise(start.init, widths, scales, seeds, device=device, dtype=dtype)  # type: ignore[arg-type]
+    began = time.perf_counter()
+    shared: dict[str, Any] = {"record": plan.record, "on_end": progress.advance}
+    if isinstance(method, Descent):
+        rates = [one.lr for _, _, one in resolved if isinstance(one, Descent)]
+        steps = [int(step) for step in plan.record_at]
+        result = gradient_descent(problem, initial, method, lr=rates, record_at=steps, **shared)
+    else:
+        result = gradient_flow(problem, initial, method, record_at=plan.record_at, **shared)
+    seconds = time.perf_counter() - began
+    dataset = _dataset(plan, problem.ground_truth, initial, result).assign_coords(run=indices)
+    # A run's share of its batch's wall time: what it cost, not how long it would have taken alone.
+    return dataset.assign(wall_seconds=("run", np.full(len(indices), seconds / len(indices))))
+
+
+def _dataset(plan: Sweep, truth: torch.Tensor | None, initial: Factorization, result: Result) -> xr.Dataset:
+    """Final measurements and records of one batch."""
+    end_to_end = result.factorization.end_to_end()
+    # Diverged runs have no spectrum; their rows are nan.
+    finite = torch.isfinite(end_to_end).all(dim=(-2, -1))
+    values = torch.full((len(finite), min(end_to_end.shape[-2:])), torch.nan, dtype=end_to_end.dtype, device=end_to_end.device)
+    if bool(finite.any()):
+        values[finite] = spectra.singular_values(end_to_end[finite])
+    variables: dict[str, tuple[tuple[str, ...], torch.Tensor]] = {
+        "status": ((), result.status),
+        "n_steps": ((), result.n_steps),
+        "n_evaluations": ((), result.n_evaluations),
+        "flow_time": ((), result.time),
+        "stable_lr": ((), result.stable_lr),
+        "initial_norm": ((), torch.linalg.matrix_norm(initial.end_to_end())),
+        "final_mean_square": ((), result.mean_square),
+        "final_singular_value": (("final_index",), values),
+        "final_effective_rank": ((), spectra.effective_rank(values)),
+        "final_nuclear_norm": ((), spectra.nuclear_norm(values)),
+    }
+    if truth is not None:
+        variables["final_relative_error"] = ((), spectra.relative_error(end_to_end, truth))
+    extra = {name: dims for recorder in plan.record for name, dims in recorder.dims.items()}
+    for name, value in result.records.items():
+        variables[name] = ((plan.moment, *extra[name]), value)
+    return xr.Dataset(
+        {name: (("run", *dims), value.cpu().numpy()) for name, (dims, value) in variables.items()}
+    )
+
+
+def _assemble(plan: Sweep, parts: list[xr.Dataset], device: torch.device) -> xr.Dataset:
+    """Put the batches together: dimension ``run`` becomes the dimensions of the grid."""
+    # Runs of different shapes have spectra of different lengths; missing entries are nan.
+    joined = xr.concat(parts, dim="run", join="outer", data_vars="all").sortby("run")
+    sizes = {name: len(values) for name, values in plan.grid.items()}
+    shaped = {}
+    for name, variable in joined.data_vars.items():
+        rest = variable.dims[1:]
+        values = variable.values.reshape(*sizes.values(), *variable.shape[1:])
+        shaped[name] = ((*sizes, *rest), values)
+    coords: dict[str, Any] = {
+        name: list(values) for name, values in plan.grid.items() if all(item is not None for item in values)
+    }
+    if plan.record:
+        coords[plan.moment] = np.asarray(plan.record_at, dtype=float if plan.moment == "time" else int)
+    if "alignment_mean" in shaped:
+        coords["place"] = ["on", "off"]
+    dataset = xr.Dataset(shaped, coords=coords)
+    return dataset.assign_attrs(
+        specification=json.dumps(plan.specification, sort_keys=True),
+        total_wall_seconds=float(dataset["wall_seconds"].sum()),
+        total_evaluations=int(dataset["n_evaluations"].sum()),
+        **run_provenance(device),
+    )

@@ -1,0 +1,169 @@
+"""What is to be learned, as plain values: the part of a stored result's key that says which problem was solved.
+
+A task is a frozen dataclass of numbers and words. It makes its `Problem` on demand, so that a sweep can vary any of its
+fields, write them into the result's attributes, and make the same problem again when a stored result is checked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .data import Ratings, movielens_100k, synthetic_ratings
+from .errors import InputError
+from .problems import (
+    MatrixCompletion,
+    MatrixSensing,
+    Normalisation,
+    Problem,
+    matrix_completion,
+    matrix_sensing,
+    random_low_rank,
+)
+
+
+class Task(Protocol):
+    """Plain values from which a problem is made."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape ``(d, d_in)`` of the matrix to be found."""
+
+    def problem(self) -> Problem:
+        """Make the problem, on the CPU in float64."""
+
+
+@dataclass(frozen=True)
+class CompletionTask:
+    """Complete a random low-rank ``d x d`` matrix from some of its entries.
+
+    Attributes
+    ----------
+    d, rank, n_observed : int
+    data_seed : int
+        Draws the matrix and the order in which entries are observed.
+    normalisation : {"half_sum", "mean"}
+        Of the training loss.
+    target_norm : float, optional
+        Frobenius norm to which the matrix is rescaled; ``None`` leaves it raw.
+    """
+
+    d: int = 100
+    rank: int = 5
+    n_observed: int = 2000
+    data_seed: int = 0
+    normalisation: Normalisation = "half_sum"
+    target_norm: float | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.d, self.d)
+
+    def ground_truth(self) -> Tensor:
+        """Return the matrix to be completed, ``(d, d)``."""
+        return random_low_rank(self.shape, self.rank, self.data_seed, self.target_norm)
+
+    def problem(self) -> MatrixCompletion:
+        return matrix_completion(self.ground_truth(), self.n_observed, self.data_seed, self.normalisation)
+
+
+@dataclass(frozen=True)
+class SensingTask:
+    """Find a random low-rank ``d x d`` matrix from Gaussian measurements; fields as in `CompletionTask`."""
+
+    d: int = 100
+    rank: int = 5
+    n_observed: int = 2000
+    data_seed: int = 0
+    normalisation: Normalisation = "half_sum"
+    target_norm: float | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.d, self.d)
+
+    def problem(self) -> MatrixSensing:
+        truth = random_low_rank(self.shape, self.rank, self.data_seed, self.target_norm)
+        return matrix_sensing(truth, self.n_observed, self.data_seed, self.normalisation)
+
+
+@dataclass(frozen=True)
+class RatingsTask:
+    """Fit the known entries of a user x item rating matrix.
+
+    Attributes
+    ----------
+    data : {"movielens-100k", "synthetic"}
+        Which ratings; ``synthetic`` are made up with the same shape and unevenness.
+    n_ratings : int, optional
+        Only the first ratings, in file order; ``None`` takes all.
+    n_users, n_items : int
+        Shape; fixed for MovieLens 100K.
+    data_seed : int
+        For synthetic ratings.
+    normalisation : {"half_sum", "mean"}
+    """
+
+    data: str = "movielens-100k"
+    n_ratings: int | None = None
+    n_users: int = 943
+    n_items: int = 1682
+    data_seed: int = 0
+    normalisation: Normalisation = "half_sum"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.n_users, self.n_items)
+
+    def ratings(self, source: str = "auto") -> Ratings:
+        """Read or make the ratings."""
+        if self.data == "movielens-100k":
+            ratings = movielens_100k(source)
+        elif self.data == "synthetic":
+            ratings = synthetic_ratings(
+                self.n_users, self.n_items, self.n_ratings or 100_000, seed=self.data_seed
+            )
+        else:
+            raise InputError(f"data = {self.data!r} is not allowed: choose 'movielens-100k' or 'synthetic'.")
+        return ratings if self.n_ratings is None else ratings.first(self.n_ratings)
+
+    def problem(self) -> MatrixCompletion:
+        values, mask = self.ratings().matrix()
+        known = torch.from_numpy(mask).to(torch.float64)
+        return MatrixCompletion(self.normalisation, None, torch.from_numpy(values).to(torch.float64) * known, known)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Depth and initial factors.
+
+    Attributes
+    ----------
+    depth : int
+        Number ``N`` of factors.
+    init : {"gaussian", "identity", "orthogonal", "balanced"}
+    init_scale : float
+        Frobenius norm of the initial product matrix (Gaussian: its root mean square).
+    seed : int
+    hidden_width : int, optional
+        Width of every hidden layer; ``None`` takes the least that does not limit the rank.
+    """
+
+    depth: int = 3
+    init: str = "gaussian"
+    init_scale: float = 1e-3
+    seed: int = 0
+    hidden_width: int | None = None
+
+
+def field_names(value: Any) -> set[str]:
+    """Names of the fields of a dataclass instance."""
+    return {field.name for field in fields(value)}
+
+
+def with_fields(value: Any, names: dict[str, Any]) -> Any:
+    """Return the dataclass instance with those of `names` that it has replaced."""
+    return replace(value, **{name: item for name, item in names.items() if name in field_names(value)})

@@ -1,0 +1,147 @@
+"""What every chapter's parameters mean and which values they may take: one table for the whole book.
+
+To add a parameter, add one line to `VOCABULARY`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, TypeAdapter
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What one parameter may be.
+
+    Attributes
+    ----------
+    adapter : pydantic.TypeAdapter
+        Decides, strictly, whether a value is allowed.
+    allowed : str
+        The same in words: completes "name must be ...".
+    meaning : str
+        What the parameter stands for, for the table that a chapter shows.
+    is_list : bool
+        Whether it is a list of values, so that a single value may stand for a list of one.
+    is_text : bool
+        Whether it is text, so that a string is taken as it stands and never read as a number.
+    """
+
+    adapter: TypeAdapter[Any]
+    allowed: str
+    meaning: str
+    is_list: bool = False
+    is_text: bool = False
+
+
+def _different(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("a value is repeated")
+    return values
+
+
+# Seeds end where every generator that the book uses still takes them.
+_Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+_Count = Annotated[int, Field(strict=True, ge=1)]
+_Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+_NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+_Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
+_Text = Annotated[str, Field(strict=True)]
+_NonEmptyText = Annotated[str, Field(strict=True, min_length=1)]
+
+
+def _list_of(item: Any, words: str, example: str, meaning: str) -> Parameter:
+    adapter = TypeAdapter(Annotated[tuple[item, ...], Field(min_length=1), AfterValidator(_different)])
+    return Parameter(adapter, f"a list of {words}, none of them repeated, such as {example}", meaning, True)
+
+
+def _count(meaning: str) -> Parameter:
+    return Parameter(TypeAdapter(_Count), "a whole number of at least 1", meaning)
+
+
+def _counts(example: str, meaning: str) -> Parameter:
+    return _list_of(_Count, "whole numbers of at least 1", example, meaning)
+
+
+def _positive(example: str, meaning: str) -> Parameter:
+    return Parameter(TypeAdapter(_Positive), f"a finite number above 0, such as {example}", meaning)
+
+
+def _positives(example: str, meaning: str) -> Parameter:
+    return _list_of(_Positive, "finite numbers above 0", example, meaning)
+
+
+def _choice(choices: Any, words: str, meaning: str) -> Parameter:
+    return Parameter(TypeAdapter(choices), words, meaning, is_text=True)
+
+
+_SEEDS = "whole numbers from 0 to 4294967295"
+
+VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
+    {
+        # the problem
+        "d": _count("rows, and columns, of the square matrix"),
+        "rank": _count("rank of the ground truth"),
+        "n_observed": _counts("[2000, 5000]", "numbers of observed entries"),
+        "data_seed": Parameter(
+            TypeAdapter(_Seed), f"one of the {_SEEDS}", "seed of ground truth and observed set"
+        ),
+        "data_seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds of ground truth and observed set"),
+        "normalisation": _choice(
+            Literal["half_sum", "mean"], '"half_sum" or "mean"', "how the loss adds up squared errors"
+        ),
+        "target_norm": Parameter(
+            TypeAdapter(_Positive | None),
+            "None (the ground truth as it is drawn) or a finite number above 0",
+            "Frobenius norm that the ground truth is scaled to",
+        ),
+        # the factorization
+        "depths": _counts("[2, 3, 4]", "numbers of factors"),
+        "init_scale": _positive("1e-3", "expected Frobenius norm of the initial product"),
+        "init_scales": _positives("[1e-2, 1e-3]", "expected Frobenius norms of the initial product"),
+        "seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds of the initialisation"),
+        # the training
+        "lr": _positive("1e-3", "learning rate"),
+        "lrs": _positives("[1e-3, 3e-4]", "learning rates"),
+        "weight_decay": Parameter(
+            TypeAdapter(_NonNegative), "a finite number of at least 0", "weight decay of every factor"
+        ),
+        "stop": _positive("1e-6", "training loss at which a run ends"),
+        "max_steps": _count("steps after which a run is given up"),
+        "flow_rtol": Parameter(
+            TypeAdapter(_Fraction), "a number between 0 and 1, such as 1e-3", "gradient flow's tolerance"
+        ),
+        "horizon": _positive("100.0", "time at which the gradient flow ends"),
+        # what is kept
+        "n_records": _count("points kept along a trajectory"),
+        "n_singular_values": _count("largest singular values kept"),
+        # the real data
+        "movielens": Parameter(
+            TypeAdapter(_NonEmptyText),
+            '"auto", "synthetic" or the path of a MovieLens 100K u.data or zip file',
+            "where the MovieLens 100K ratings come from",
+            is_text=True,
+        ),
+        "n_ratings": _count("ratings used, the first ones of the file"),
+        "movielens_hidden_width": _count("hidden width of the factorization of the ratings"),
+        # how it is computed
+        "device": _choice(
+            Literal["auto", "cpu", "cuda"], '"auto", "cpu" or "cuda"', "processor that computes"
+        ),
+        "recompute": Parameter(
+            TypeAdapter(Annotated[bool, Field(strict=True)]),
+            "True or False",
+            "compute even where a stored result exists",
+        ),
+        "results": Parameter(
+            TypeAdapter(_Text),
+            'the path of a folder as text, or "" for the book\'s own folder',
+            "folder of the stored results",
+            is_text=True,
+        ),
+    }
+)

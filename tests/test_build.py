@@ -1,0 +1,255 @@
+"""The build: presets, failing cells, staging; with tiny notebooks in a temporary folder."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbformat import v4
+
+from dmfkit.book import Layout, build
+from dmfkit.book.collect import find_cover
+from dmfkit.book.errors import BuildError
+from dmfkit.book.execute import execute
+from dmfkit.book.layout import find_chapters
+from dmfkit.book.presets import read_preset
+from dmfkit.book.stage import as_page, fill, reduce_contents, stage
+from dmfkit.book.strip import strip, strip_file
+from dmfkit.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
+
+
+def write_chapter(root, name, *sources, parameters="d = 100"):
+    cells = [
+        v4.new_markdown_cell(f"# {name}", id="title"),
+        v4.new_code_cell(parameters, id="parameters", metadata={"tags": ["parameters"]}),
+        *(v4.new_code_cell(source, id=f"code-{number}") for number, source in enumerate(sources)),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    (root / "notebooks" / "presets").mkdir(parents=True, exist_ok=True)
+    notebook = v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(notebook, root / "notebooks" / f"{name}.ipynb")
+
+
+def write_preset(root, content):
+    (root / "notebooks" / "presets" / "quick.yml").write_text(yaml.safe_dump(content))
+
+
+@pytest.fixture
+def layout(tmp_path):
+    """A project with two chapters that run for no time at all."""
+    write_chapter(tmp_path, "01_first", "print(d)")
+    write_chapter(tmp_path, "05_second", "x = 1", parameters="depths = [\n    2,  # the paper's\n    3,\n]\nlr = 1e-3")
+    write_preset(tmp_path, {"01_first": {"d": 40}, "05_second": {"depths": [2], "lr": 1.0}})
+    return Layout(tmp_path, tmp_path / "_build")
+
+
+def test_a_preset_gives_each_chapter_its_parameters(layout):
+    chapters = find_chapters(layout)
+    assert read_preset(layout, "paper", chapters) == {"01_first": {}, "05_second": {}}
+    assert read_preset(layout, "quick", chapters) == {"01_first": {"d": 40}, "05_second": {"depths": [2], "lr": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"01_first": {}, "05_second": {}, "09_none": {}}, r"'09_none'.*01_first, 05_second"),
+        ({"01_first": {}}, "lacks the chapter '05_second'"),
+        ({"01_first": {"dd": 40}, "05_second": {}}, r"01_first the parameter 'dd'.* are d\."),
+        (["01_first"], "must map"),
+        ({"01_first": 40, "05_second": {}}, "must map"),
+    ],
+)
+def test_a_wrong_preset_file_is_refused(layout, content, message):
+    write_preset(layout.root, content)
+    with pytest.raises(InputError, match=message):
+        read_preset(layout, "quick", find_chapters(layout))
+
+
+def test_an_unknown_preset_is_answered_with_those_that_exist(layout):
+    with pytest.raises(InputError, match="'slow'.*paper, quick"):
+        build(layout, preset="slow")
+    assert not layout.output.exists()
+
+
+def test_only_selects_by_the_beginning_of_the_name(layout):
+    assert [path.stem for path in find_chapters(layout, ["05"])] == ["05_second"]
+    assert [path.stem for path in find_chapters(layout, ["05", "01_first"])] == ["01_first", "05_second"]
+    with pytest.raises(InputError, match="'7'.*01_first, 05_second"):
+        build(layout, only=["7"])
+
+
+def test_a_folder_without_chapters_and_zero_jobs_are_refused(layout, tmp_path):
+    with pytest.raises(InputError, match="no chapter"):
+        build(Layout(tmp_path / "elsewhere", tmp_path / "_build"))
+    with pytest.raises(InputError, match="jobs = 0"):
+        build(layout, jobs=0)
+
+
+def test_a_failing_cell_fails_the_build_after_the_other_chapters(tmp_path):
+    write_chapter(tmp_path, "01_bad", "x = 1", "# the bad cell\n1 / 0", "print('never reached')")
+    write_chapter(tmp_path, "05_good", "print(d)")
+    write_preset(tmp_path, {"01_bad": {"d": 3}, "05_good": {"d": 4}})
+    html = tmp_path / "_build" / "html" / "index.html"
+    html.parent.mkdir(parents=True)
+    html.write_text("an older book")
+    result = run_build(tmp_path, "--preset", "quick", "--jobs", "2")
+    assert result.returncode == 1
+    # The title, the parameters and one cell come before the bad one.
+    assert "01_bad, cell 4 (id code-1: '# the bad cell') failed:" in result.stderr
+    assert "ZeroDivisionError: division by zero" in result.stderr
+    good = nbformat.read(tmp_path / "_build" / "executed" / "05_good.ipynb", as_version=4)
+    assert good.cells[-1].outputs[0].text == "4\n"
+    assert html.read_text() == "an older book"
+
+
+def test_a_mistake_on_the_command_line_is_one_sentence(layout):
+    result = run_build(layout.root, "--preset", "slow")
+    assert result.returncode == 2
+    assert result.stderr.strip().count("\n") == 0
+    assert "There is no preset 'slow'" in result.stderr
+
+
+def test_a_dead_kernel_is_reported_with_its_cell(tmp_path):
+    write_chapter(tmp_path, "01_dies", "import os\nos._exit(3)")
+    layout = Layout(tmp_path, tmp_path / "_build")
+    failures = execute(layout, find_chapters(layout), {"01_dies": {}}, jobs=1)
+    assert len(failures) == 1
+    assert "01_dies, cell 3 (id code-0: 'import os')" in failures[0]
+    assert "Kernel died" in failures[0]
+
+
+def test_an_interrupted_build_stops_its_kernels_and_keeps_the_older_book(tmp_path):
+    marker = tmp_path / "kernel.pid"
+    write_chapter(
+        tmp_path,
+        "01_long",
+        f"import os, pathlib, time\npathlib.Path({str(marker)!r}).write_text(str(os.getpid()))\ntime.sleep(120)",
+    )
+    html = tmp_path / "_build" / "html" / "index.html"
+    html.parent.mkdir(parents=True)
+    html.write_text("an older book")
+    process = subprocess.Popen(command(tmp_path), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    wait_until(lambda: marker.exists() and marker.read_text(), 60)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    kernel = int(marker.read_text())
+    wait_until(lambda: not alive(kernel), 15)
+    assert html.read_text() == "an older book"
+
+
+def test_two_builds_cannot_share_an_output_folder(layout):
+    import fcntl
+
+    layout.output.mkdir()
+    with (layout.output / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="Another build"):
+            build(layout)
+
+
+def test_staging_reduces_the_contents_and_marks_injected_parameters(layout):
+    execute(layout, find_chapters(layout, ["01"]), {"01_first": {"d": 40}}, jobs=1)
+    (layout.root / "book").mkdir()
+    (layout.root / "book" / "intro.md").write_text("# Title\n\n% generated: cover\n")
+    (layout.root / "_config.yml").write_text("title: x\n")
+    (layout.root / "LICENSE").write_text("x\n")
+    contents = {
+        "format": "jb-book",
+        "root": "book/intro",
+        "parts": [
+            {"caption": "I", "chapters": [{"file": "notebooks/01_first"}]},
+            {"caption": "II", "chapters": [{"file": "notebooks/05_second"}]},
+            {"caption": "Reference", "chapters": [{"file": "book/licence"}]},
+        ],
+    }
+    (layout.root / "_toc.yml").write_text(yaml.safe_dump(contents))
+    stage(layout, ["01_first"], "quick", {"cover": "a picture"})
+    staged = yaml.safe_load((layout.stage / "_toc.yml").read_text())
+    assert [part["caption"] for part in staged["parts"]] == ["I", "Reference"]
+    assert (layout.stage / "book" / "intro.md").read_text() == "# Title\n\na picture\n"
+    cells = nbformat.read(layout.stage / "notebooks" / "01_first.ipynb", as_version=4).cells
+    injected = next(n for n, cell in enumerate(cells) if "injected-parameters" in cell.metadata.get("tags", []))
+    assert "preset *quick*" in cells[injected - 1].source
+    assert "d = 40" in cells[injected].source
+
+
+def test_a_chapter_outside_the_contents_and_an_unknown_placeholder_are_errors():
+    contents = {"parts": [{"caption": "I", "chapters": [{"file": "notebooks/01_first"}]}]}
+    with pytest.raises(InputError, match="05_second.*_toc"):
+        reduce_contents(contents, ["01_first", "05_second"])
+    with pytest.raises(InputError, match=r"intro\.md.*'covr'.*cover"):
+        fill("% generated: covr", {"cover": ""}, "intro.md")
+
+
+def test_machine_readable_outputs_do_not_reach_the_pages():
+    data = {"text/plain": "shown", "application/vnd.dmfkit.claim+json": {"id": "x"}}
+    output = v4.new_output("display_data", data=data)
+    notebook = v4.new_notebook(cells=[v4.new_code_cell("x", outputs=[output])])
+    assert as_page(notebook, "paper").cells[0].outputs[0].data == {"text/plain": "shown"}
+    assert notebook.cells[0].outputs[0].data == data
+
+
+def test_the_cover_needs_a_picture_and_its_alt_text(tmp_path):
+    def write(metadata, outputs):
+        cell = v4.new_code_cell("plot()", id="plot", metadata=metadata, outputs=outputs)
+        nbformat.write(v4.new_notebook(cells=[cell]), tmp_path / "one.ipynb")
+        return [tmp_path / "one.ipynb"]
+
+    picture = v4.new_output("display_data", data={"image/png": PIXEL})
+    described = {"tags": ["cover"], "mystnb": {"image": {"alt": "One pixel."}}}
+    cover = find_cover(write(described, [picture]))
+    assert cover is not None
+    assert cover.alt == "One pixel."
+    assert cover.png.startswith(b"\x89PNG")
+    assert find_cover(write({}, [picture])) is None
+    for metadata, outputs in [({"tags": ["cover"]}, [picture]), (described, [])]:
+        with pytest.raises(InputError, match="plot of one"):
+            find_cover(write(metadata, outputs))
+
+
+def test_strip_clears_what_running_left_and_keeps_the_rest(tmp_path):
+    cell = v4.new_code_cell("1 + 1", id="sum", execution_count=3, outputs=[v4.new_output("stream", text="2")])
+    cell.metadata.update({"tags": ["parameters"], "papermill": {"status": "completed"}})
+    injected = v4.new_code_cell("d = 1", metadata={"tags": ["injected-parameters"]})
+    notebook = v4.new_notebook(cells=[cell, injected], metadata={"widgets": {"state": {}}, "papermill": {}, "kept": 1})
+    clean = strip(notebook)
+    expected = v4.new_code_cell("1 + 1", id="sum", metadata={"tags": ["parameters"]})
+    assert clean.cells == [expected]
+    assert clean.metadata == {"kept": 1}
+    path = tmp_path / "one.ipynb"
+    nbformat.write(notebook, path)
+    assert strip_file(path)
+    assert not strip_file(path)
+
+
+def command(root, *options):
+    return [sys.executable, "-m", "dmfkit", "book", "--root", str(root), *options]
+
+
+def run_build(root, *options):
+    return subprocess.run(command(root, *options), capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A zombie has ended; only its parent has not asked yet.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_until(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)

@@ -1,0 +1,81 @@
+"""Closed-form gradients against automatic differentiation: an independent computation of the same thing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_problem, random_factors
+
+from dmfkit.evaluation import Evaluator
+
+WIDTHS = [
+    (5, 4),
+    (4, 5),
+    (5, 3, 4),
+    (4, 6, 5),
+    (6, 5, 2, 4),
+    (3, 7, 4, 6),
+    (5, 5, 5, 5, 5),
+    (4, 6, 3, 5, 7),
+    (7, 3, 6, 4, 5, 3),
+]
+
+
+@pytest.mark.parametrize("normalisation", ["half_sum", "mean"])
+@pytest.mark.parametrize("kind", ["completion", "sensing", "full"])
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+def test_gradient_equals_autograd(widths, kind, normalisation):
+    problem = make_problem(kind, (widths[-1], widths[0]), normalisation)
+    start = random_factors(widths, n_runs=3)
+    leaves = [factor.clone().requires_grad_() for factor in start.factors]
+    product = leaves[0]
+    for factor in leaves[1:]:
+        product = factor @ product
+    loss = independent_loss(problem, kind, product)
+    expected = torch.autograd.grad(loss.sum(), leaves)
+
+    out = torch.empty_like(start.state)
+    squares = Evaluator(problem, widths, 3).squares_and_gradient(start.state, out)
+    found = torch.cat([part.flatten(start_dim=1) for part in expected], dim=1)
+    # 1e-12: a few thousand roundings of 1e-16 each, relative to the largest run.
+    assert torch.linalg.vector_norm(out - found) <= 1e-12 * torch.linalg.vector_norm(found)
+    torch.testing.assert_close(squares * problem.loss_scale(), loss.detach(), rtol=1e-12, atol=0)
+    pulled = start.pull_back(problem.gradient(start.end_to_end()))
+    for mine, theirs in zip(pulled, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-11)
+
+
+def independent_loss(problem, kind, product):
+    """The loss written entry by entry, sharing nothing with the package."""
+    if kind == "sensing":
+        residual = torch.einsum("mij,rij->rm", problem.measurements, product) - problem.labels
+    elif kind == "completion":
+        rows, columns = problem.mask.nonzero(as_tuple=True)
+        residual = product[:, rows, columns] - problem.ground_truth[rows, columns]
+    else:
+        residual = (product - problem.ground_truth).flatten(start_dim=1)
+    if problem.normalisation == "mean":
+        return residual.square().mean(dim=1)
+    return 0.5 * residual.square().sum(dim=1)
+
+
+@pytest.mark.parametrize("kind", ["completion", "sensing", "full"])
+def test_evaluating_fewer_runs_than_the_buffers_hold_gives_the_same(kind):
+    widths = (6, 5, 4, 3)
+    problem = make_problem(kind, (3, 6), "half_sum")
+    start = random_factors(widths, n_runs=4)
+    evaluator, out = Evaluator(problem, widths, 4), torch.empty_like(start.state)
+    evaluator.squares_and_gradient(start.state, out)
+    two = torch.empty_like(start.state[:2])
+    evaluator.squares_and_gradient(start.state[:2], two)
+    torch.testing.assert_close(two, out[:2], rtol=1e-13, atol=1e-13)
+
+
+def test_sensing_gradient_is_the_adjoint():
+    # <A(W), r> = <W, A*(r)> for the operator behind Eq (2), with A* read off the gradient at residual r.
+    problem = make_problem("sensing", (4, 5), "half_sum")
+    generator = torch.Generator().manual_seed(5)
+    first, second = (torch.randn(1, 4, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    difference = problem.gradient(first) - problem.gradient(second)  # A* A (first - second)
+    images = torch.einsum("mij,rij->rm", problem.measurements, first - second)
+    torch.testing.assert_close(((first - second) * difference).sum(), images.square().sum(), rtol=1e-12, atol=0)

@@ -1,0 +1,286 @@
+"""A chapter's parameters: what papermill delivers is checked before anything is trained."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from papermill.cli import _resolve_type
+from papermill.parameterize import parameterize_notebook
+
+from dmfkit.errors import InputError
+from dmfkit.parameters import Parameters, check_value, read_parameters
+from dmfkit.vocabulary import VOCABULARY
+
+ROOT = Path(__file__).parents[1]
+OWN = """# The paper's own settings
+d = 100
+rank = 5
+n_observed = [2000, 5000]
+depths = [2, 3, 4]
+lrs = [1e-3, 3e-4]
+seeds = [0, 1, 2]
+target_norm = None
+recompute = False
+results = ""
+"""
+READ = """import json, pathlib
+from dmfkit.parameters import read_parameters
+p = read_parameters(globals())
+p"""
+
+
+def notebook(own=OWN, after=()):
+    cells = [nbformat.v4.new_code_cell(own, metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell(source) for source in after]
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel, "papermill": {}})
+
+
+def read(own=OWN, /, **given):
+    """Do without a kernel what papermill and IPython do: inject, run the cells, remember their sources."""
+    book = parameterize_notebook(notebook(own), given) if given else notebook(own)
+    namespace = {"In": [""]}
+    for cell in book.cells:
+        namespace["In"].append(cell.source)
+        exec(cell.source, namespace)
+    return read_parameters(namespace)
+
+
+def refusal(own=OWN, /, **given):
+    with pytest.raises(InputError) as caught:
+        read(own, **given)
+    return str(caught.value)
+
+
+def typed(**words):
+    """Give values as `papermill -p name value` does."""
+    return {name: _resolve_type(word) for name, word in words.items()}
+
+
+def test_the_papers_own_settings():
+    p = read()
+    assert (p.d, p.rank, p.depths, p.lrs, p.target_norm) == (100, 5, (2, 3, 4), (1e-3, 3e-4), None)
+    assert dict(p.changed) == {}
+    assert list(p.values) == [line.split()[0] for line in OWN.splitlines()[1:]]
+
+
+def test_command_line_values_are_read_by_what_they_spell():
+    p = read(
+        **typed(d="40", depths="[2, 5]", n_observed="600", lrs="1e-2", recompute="true", target_norm="3")
+    )
+    assert (p.d, p.depths, p.n_observed, p.lrs, p.recompute) == (40, (2, 5), (600,), (0.01,), True)
+    assert p.target_norm == 3.0
+    assert isinstance(p.target_norm, float)
+    assert set(p.changed) == {"d", "depths", "n_observed", "lrs", "recompute", "target_norm"}
+    assert p.paper["depths"] == (2, 3, 4)
+    assert read(**typed(depths="2, 5")).depths == (2, 5)
+
+
+def test_yaml_file_values_without_a_point_are_numbers(tmp_path):
+    preset = tmp_path / "quick.yml"
+    preset.write_text("lrs: [1e-3, 1]\ntarget_norm: 1e2\nrecompute: true\n")
+    given = papermill.iorw.read_yaml_file(str(preset))
+    assert given["lrs"] == ["1e-3", 1]  # what makes the reading necessary
+    p = read(**given)
+    assert (p.lrs, p.target_norm, p.recompute) == ((0.001, 1.0), 100.0, True)
+
+
+def test_a_value_equal_to_the_papers_is_no_change():
+    assert dict(read(depths=[2, 3, 4], lrs="[0.001, 0.0003]").changed) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("depths", "[0]"),
+        ("depths", "[]"),
+        ("depths", "[2, 2]"),
+        ("depths", "[2.0]"),
+        ("depths", "[True]"),
+        ("depths", "[2, "),
+        ("depths", "deep"),
+        ("depths", "None"),
+        ("depths", "{2}"),
+        ("lrs", "nan"),
+        ("lrs", "inf"),
+        ("lrs", "[0.1, -0.1]"),
+        ("lrs", "0"),
+        ("lrs", "[1, 1.0]"),
+        ("seeds", "[-1]"),
+        ("seeds", "[4294967296]"),
+        ("d", "2.5"),
+        ("d", "[100]"),
+        ("d", "True"),
+        ("d", "hundred"),
+        ("target_norm", "-1"),
+        ("recompute", "1"),
+        ("recompute", "yes"),
+        ("results", "None"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_one_sentence(name, word):
+    value = _resolve_type(word)
+    sentence = refusal(**{name: value})
+    spelt = repr(value) if word in ("deep", "hundred", "yes", "[2, ") else word
+    assert sentence == f"{name} = {spelt} is not allowed: {name} must be {VOCABULARY[name].allowed}."
+
+
+def test_the_sentence_reads_well():
+    assert refusal(depths=[0]) == (
+        "depths = [0] is not allowed: depths must be a list of whole numbers of at least 1, "
+        "none of them repeated, such as [2, 3, 4]."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("device", "cpu", "tpu"),
+        ("normalisation", "mean", "sum"),
+        ("movielens", "ratings/u.data", ""),
+        ("flow_rtol", 1e-3, 1),
+        ("flow_rtol", 0.5, 0),
+        ("weight_decay", 0, -0.1),
+        ("weight_decay", 1e-4, float("nan")),
+        pytest.param("stop", 1e-6, 10**400, id="stop-overflow"),
+        ("max_steps", 1, 1e6),
+        ("data_seed", 0, "0.5"),
+        ("horizon", 10, float("inf")),
+        ("n_ratings", 100_000, 0),
+    ],
+)
+def test_the_other_names(name, good, bad):
+    assert check_value(name, good) == good
+    with pytest.raises(InputError, match=f"{name} must be"):
+        check_value(name, bad)
+
+
+def test_values_that_contradict_each_other():
+    assert "rank = 5 is not allowed with d = 4: rank must be at most d" in refusal(d=4, n_observed=[3])
+    assert "n_singular_values must be at most d" in refusal(OWN + "n_singular_values = 101\n")
+    sentence = refusal(d=40, n_observed=[1600, 1601])
+    assert "n_observed has 1601, but a 40 by 40 matrix (d = 40) has only 1600 entries" in sentence
+    assert read(d=40, n_observed=[1600]).n_observed == (1600,)
+
+
+def test_unknown_parameter_names_the_nearest_and_all():
+    sentence = refusal(depth=[2])
+    assert sentence == (
+        "depth is not a parameter of this chapter: did you mean depths? allowed are "
+        "d, rank, n_observed, depths, lrs, seeds, target_norm, recompute, results."
+    )
+    assert "did you mean" not in refusal(zzzzzz=1)
+    # Known to the book, but not to this chapter.
+    assert refusal(movielens="auto").startswith("movielens is not a parameter of this chapter")
+
+
+def test_papermills_own_paths_may_be_injected():
+    assert dict(read(PAPERMILL_INPUT_PATH="a.ipynb", PAPERMILL_OUTPUT_PATH="b.ipynb").changed) == {}
+
+
+def test_parameters_cell_itself_is_checked():
+    assert "sets widths, which the book's vocabulary" in refusal(OWN + "widths = [3]\n")
+    assert "sets seeds to 'list(range(3))', which would have to be computed" in refusal(
+        OWN + "seeds = list(range(3))\n"
+    )
+    assert "the line 'import math'" in refusal(OWN + "import math\n")
+    assert "depths = [0] is not allowed" in refusal(OWN + "depths = [0]\n", depths=[2])
+
+
+def test_values_set_by_hand_are_checked_too():
+    with pytest.raises(InputError, match="d = -1 is not allowed"):
+        read_parameters({"In": ["", "# The paper's own settings\nd = 100", "d = -1"], "d": -1})
+
+
+def test_rerunning_the_parameters_cell_forgets_the_injected_one():
+    history = ["", OWN, "# Parameters\nnonsense = 1", OWN]
+    namespace = {"In": history}
+    exec(OWN, namespace)
+    assert dict(read_parameters(namespace).changed) == {}
+
+
+@pytest.mark.parametrize("namespace", [{}, {"In": "text", "d": 1}, {"In": ["", "d = 1"], "d": 1}])
+def test_without_a_parameters_cell(namespace):
+    with pytest.raises(
+        InputError, match=r"read_parameters\(globals\(\)\) in a cell|run the parameters cell first"
+    ):
+        read_parameters(namespace)
+
+
+def test_the_result_is_frozen_and_knows_its_names():
+    p = read()
+    with pytest.raises(AttributeError):
+        p.d = 3
+    with pytest.raises(TypeError):
+        p.values["d"] = 3
+    with pytest.raises(AttributeError, match="no parameter width; it has d, rank"):
+        p.width  # noqa: B018
+    assert "depths" in dir(p)
+    assert copy.copy(p) == p
+
+
+def test_no_parameter_hides_an_attribute():
+    assert not set(VOCABULARY) & set(dir(Parameters))
+    assert not {"values", "paper"} & set(VOCABULARY)
+
+
+def test_table_shows_changes_and_escapes_text():
+    table = read(results="<script>", depths=[2])._repr_html_()
+    assert "<script>" not in table
+    assert "&lt;script&gt;" in table
+    row = next(r for r in table.split("<tr>") if ">depths<" in r)
+    assert "<code>[2]</code></td><td><code>[2, 3, 4]</code></td><td>numbers of factors</td>" in row
+    assert table.count("<td>same</td>") == len(read().values) - 2
+
+
+# End to end, with a kernel.
+
+
+@pytest.fixture
+def kernel_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    source = tmp_path / "in.ipynb"
+    training = 'pathlib.Path("trained.json").write_text(json.dumps(dict(p.values)))'
+    nbformat.write(notebook(after=[READ, training]), source)
+    return source
+
+
+def test_papermill_command_line_end_to_end(kernel_environment, tmp_path):
+    command = [sys.executable, "-m", "papermill", str(kernel_environment), "out.ipynb", "--no-progress-bar"]
+    for name, word in {"d": "40", "rank": "2", "n_observed": "[600]", "depths": "[2, 5]"}.items():
+        command += ["-p", name, word]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    values = json.loads((tmp_path / "trained.json").read_text())
+    assert (values["d"], values["rank"], values["n_observed"], values["depths"]) == (40, 2, [600], [2, 5])
+    table = nbformat.read(tmp_path / "out.ipynb", 4).cells[2].outputs[0].data["text/html"]
+    assert "<code>[2, 5]</code>" in table
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"depth": [2]}, "depth is not a parameter of this chapter: did you mean depths?"),
+        ({"depths": "[]"}, "depths = [] is not allowed: depths must be a list of whole numbers"),
+        ({"d": 40}, "n_observed has 2000, but a 40 by 40 matrix (d = 40) has only 1600 entries"),
+        ({"lrs": [float("nan")]}, "lrs = [nan] is not allowed: lrs must be a list of finite numbers above 0"),
+    ],
+)
+def test_papermill_stops_before_the_training(kernel_environment, tmp_path, given, sentence):
+    with pytest.raises(papermill.PapermillExecutionError) as caught:
+        papermill.execute_notebook(
+            kernel_environment, tmp_path / "out.ipynb", given, cwd=tmp_path, progress_bar=False
+        )
+    shown = str(caught.value)
+    assert f"InputError: {sentence}" in shown
+    assert "Traceback" not in shown
+    assert "parameters.py" not in shown
+    assert len(shown.strip().splitlines()) == 3  # papermill's rule and heading, then the one sentence
+    assert not (tmp_path / "trained.json").exists()
