@@ -1,4 +1,4 @@
-"""The ledger of the papers' checkable claims, and the verdicts that the chapters reach on them.
+"""Settle the papers' claims by what a chapter measured.
 
 A chapter calls `claim` once per claim that it settles. The call shows a box with the verdict, and
 leaves the same verdict in machine-readable form in the notebook's output, from which the build
@@ -9,38 +9,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
-from html import escape
-from importlib import resources
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import yaml
 
 from dmfkit.errors import InputError
+from dmfkit.ledger import LedgerEntry, ledger
+from dmfkit.verdict import Outcome, Verdict
 
-MIME_TYPE = "application/vnd.dmfkit.claim+json"
-
-Outcome = Literal["reproduced", "reproduced with a correction", "partly", "not reproduced", "not testable"]
-
-
-@dataclass(frozen=True)
-class LedgerEntry:
-    """One checkable claim of one of the two papers, in our own words.
-
-    `paper` is "arora" or "yaras", `kind` says what the claim is (theorem, figure, ...), `locus` where the
-    paper makes it, `setting` under which conditions, and `how_to_check` what would confirm or falsify it.
-    """
-
-    id: str
-    paper: str
-    kind: str
-    locus: str
-    statement: str
-    setting: str
-    how_to_check: str
-    notes: str = ""
+__all__ = ["LedgerEntry", "Parameters", "Verdict", "claim", "ledger", "not_testable"]
 
 
 class Parameters(Protocol):
@@ -49,72 +26,6 @@ class Parameters(Protocol):
     @property
     def changed(self) -> Mapping[str, Any]:
         """Name and value of each parameter that differs from the paper's own; empty for the paper's run."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a chapter found about one claim; a notebook shows it as a box."""
-
-    entry: LedgerEntry
-    outcome: Outcome
-    measured: str
-    checks: Mapping[str, bool] = field(default_factory=dict)
-    correction: str = ""
-    reason: str = ""
-    changed: Mapping[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the verdict as plain JSON values, the form that the build collects."""
-        return {
-            "id": self.entry.id,
-            "verdict": self.outcome,
-            "measured": self.measured,
-            "checks": dict(self.checks),
-            "correction": self.correction,
-            "reason": self.reason,
-            "changed_parameters": dict(self.changed),
-        }
-
-    def _caveat(self) -> str:
-        if not self.changed:
-            return ""
-        values = ", ".join(f"{name} = {value}" for name, value in self.changed.items())
-        return f"Run with parameters other than the paper's ({values}), so this settles nothing."
-
-    def _remarks(self) -> list[tuple[str, str]]:
-        remarks = [("Measured", self.measured), ("Correction", self.correction), ("Reason", self.reason)]
-        return [(label, text) for label, text in (*remarks, ("Caveat", self._caveat())) if text]
-
-    def __str__(self) -> str:
-        lines = [f"{self.outcome.upper()}: {self.entry.id}", self.entry.statement]
-        lines += [f"[{'yes' if held else 'no'}] {check}" for check, held in self.checks.items()]
-        return "\n".join(lines + [f"{label}: {text}" for label, text in self._remarks()])
-
-    def _html(self) -> str:
-        kind = self.outcome.replace(" ", "-")
-        checks = "".join(
-            f'<li><strong class="dmfkit-check-{"yes" if held else "no"}">{"yes" if held else "no"}</strong> '
-            f"{escape(check)}</li>"
-            for check, held in self.checks.items()
-        )
-        remarks = "".join(f"<p><em>{label}:</em> {escape(text)}</p>" for label, text in self._remarks())
-        return (
-            f'<div class="dmfkit-verdict dmfkit-{kind}" id="claim-{escape(self.entry.id)}">'
-            f'<p><strong class="dmfkit-outcome">{escape(self.outcome.capitalize())}</strong> '
-            f"<code>{escape(self.entry.id)}</code> <span>{escape(self.entry.locus)}</span></p>"
-            f"<p>{escape(self.entry.statement)}</p>{f'<ul>{checks}</ul>' if checks else ''}{remarks}</div>"
-        )
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:  # noqa: ARG002
-        return {"text/plain": str(self), "text/html": self._html(), MIME_TYPE: self.to_json()}
-
-
-@cache
-def ledger() -> dict[str, LedgerEntry]:
-    """Return every claim of the ledger by its id, in the ledger's order."""
-    text = resources.files("dmfkit").joinpath("claims.yml").read_text(encoding="utf-8")
-    entries = [LedgerEntry(**row) for row in yaml.safe_load(text)]
-    return {entry.id: entry for entry in entries}
 
 
 def claim(
@@ -154,9 +65,7 @@ def claim(
     entry = _entry(claim_id)
     checks = _truth_values(claim_id, holds)
     if not isinstance(measured, str) or not measured.strip():
-        raise InputError(
-            f"The claim {claim_id!r} was given measured = {measured!r}; it needs a sentence with what was measured."
-        )
+        raise InputError(f"The claim {claim_id!r} has measured = {measured!r}: pass a sentence of what was measured.")
     outcome: Outcome = "partly"
     if all(checks.values()):
         outcome = "reproduced with a correction" if correction else "reproduced"
@@ -166,9 +75,7 @@ def claim(
     needs_reason = outcome in ("partly", "not reproduced")
     if needs_reason and not reason.strip():
         if not changed:
-            raise InputError(
-                f"The claim {claim_id!r} came out as {outcome!r}: pass reason=... with a sentence that says why."
-            )
+            raise InputError(f"The claim {claim_id!r} came out as {outcome!r}: pass a reason=... that says why.")
         reason = "no reason was written for these parameters"
     return Verdict(
         entry,
@@ -185,9 +92,7 @@ def claim(
 def not_testable(claim_id: str, reason: str, *, parameters: Parameters) -> Verdict:
     """Record that a claim of the ledger cannot be tested, and why (an `InputError` without a reason)."""
     if not isinstance(reason, str) or not reason.strip():
-        raise InputError(
-            f"The claim {claim_id!r} was called not testable: pass a sentence that says why it cannot be tested."
-        )
+        raise InputError(f"The claim {claim_id!r} was called not testable: pass a sentence why it cannot be tested.")
     return Verdict(_entry(claim_id), "not testable", "", reason=reason, changed=_changed(parameters))
 
 
@@ -216,7 +121,7 @@ def _changed(parameters: Parameters) -> dict[str, str]:
     changed = getattr(parameters, "changed", None)
     if not isinstance(changed, Mapping):
         raise InputError(
-            f"The verdict was given parameters of type {type(parameters).__name__}: pass the chapter's parameters, "
+            f"The verdict was given parameters of type {type(parameters).__name__}: pass the chapter's own, "
             "whose attribute changed maps each changed name to its value."
         )
     return {str(name): str(value) for name, value in changed.items()}

@@ -98,9 +98,7 @@ def minimum_nuclear_norm(
     observed, where = _check(values, mask)
     installed = [name for name in _PACKAGES if name in cp.installed_solvers()]
     if solver not in installed:
-        raise InputError(
-            f"The solver {solver!r} is not available here: choose one of {', '.join(installed)}."
-        )
+        raise InputError(f"The solver {solver!r} is not available here: choose one of {', '.join(installed)}.")
     rows, columns = np.nonzero(where)
     scale = np.abs(observed).max()
     start = time.perf_counter()
@@ -146,9 +144,7 @@ def _check(values: ArrayLike, mask: ArrayLike) -> tuple[NDArray[np.float64], NDA
     if not np.isfinite(observed).all():
         raise InputError("An observed value is not finite: take it out of the mask or correct it.")
     if not observed.any():
-        raise InputError(
-            "No observed value differs from zero, so the completion is the zero matrix: observe more."
-        )
+        raise InputError("No observed value differs from zero, so the completion is the zero matrix: observe more.")
     return observed, where
 
 

@@ -61,13 +61,17 @@ class Descent:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.lr) and self.lr > 0):
-            raise InputError(f"lr = {self.lr} is not allowed: a learning rate is a positive finite number, such as 1e-3.")
+            raise InputError(
+                f"lr = {self.lr} is not allowed: a learning rate is a positive finite number, such as 1e-3."
+            )
         if not self.stop >= 0:
             raise InputError(f"stop = {self.stop} is not allowed: it must be at least 0 (0 never stops), such as 1e-6.")
         if self.max_steps < 0:
             raise InputError(f"max_steps = {self.max_steps} is not allowed: it must be at least 0.")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise InputError(f"weight_decay = {self.weight_decay} is not allowed: it must be a finite number of at least 0.")
+            raise InputError(
+                f"weight_decay = {self.weight_decay} is not allowed: it must be a finite number of at least 0."
+            )
         if self.rule not in get_args(StepRule):
             raise InputError(f"rule = {self.rule!r} is not allowed: choose one of {', '.join(get_args(StepRule))}.")
 
@@ -80,7 +84,7 @@ def gradient_descent(
     lr: Sequence[float] | None = None,
     record: tuple[Recorder, ...] = (),
     record_at: Sequence[int] = (),
-    on_end: Callable[[int], None] = lambda n_runs: None,
+    on_end: Callable[[int], None] | None = None,
 ) -> Result:
     """Train a batch of factorizations by gradient descent at a fixed step.
 
@@ -137,21 +141,29 @@ def gradient_descent(
                 steps += active
                 _step(state, gradient, pace.step_size(gradient) * active, settings, widths)
             step += 1
-        if step > settings.max_steps:
-            ended = torch.ones_like(active)
-        else:
-            ended = ~active
+        ended = torch.ones_like(active) if step > settings.max_steps else ~active
         if bool(ended.any()):
             gone = runs[ended]
             converged = squares < threshold
-            status = torch.where(diverged, int(Status.DIVERGED), torch.where(converged, int(Status.CONVERGED), int(Status.LIMIT)))
+            status = torch.where(
+                diverged,
+                int(Status.DIVERGED),
+                torch.where(converged, int(Status.CONVERGED), int(Status.LIMIT)),
+            )
             final[gone], out["status"][gone] = state[ended], status[ended]
             out["n_steps"][gone], out["n_evaluations"][gone] = steps[ended], steps[ended] + 1
             out["time"][gone] = steps[ended] * rates[ended]
             out["mean_square"][gone] = squares[ended] * problem.loss_scale("mean")
-            on_end(len(gone))
+            if on_end is not None:
+                on_end(len(gone))
             keep = ~ended
-            runs, state, active, steps, first = runs[keep], state[keep], active[keep], steps[keep], first[keep]
+            runs, state, active, steps, first = (
+                runs[keep],
+                state[keep],
+                active[keep],
+                steps[keep],
+                first[keep],
+            )
             squares, diverged, rates = squares[keep], diverged[keep], rates[keep]
             gradient = torch.empty_like(state)
             pace.keep(keep)
@@ -182,9 +194,7 @@ def _prepare(
     return state, rates, settings.stop / problem.loss_scale(settings.stop_normalisation)
 
 
-def _step(
-    state: Tensor, gradient: Tensor, step_size: Tensor, settings: Descent, widths: tuple[int, ...]
-) -> None:
+def _step(state: Tensor, gradient: Tensor, step_size: Tensor, settings: Descent, widths: tuple[int, ...]) -> None:
     """Subtract the gradient, and the weight decay, from the state in place."""
     multipliers = settings.factor_rates or (1.0,)
     pairs = zip(split_factors(state, widths), split_factors(gradient, widths), strict=True)

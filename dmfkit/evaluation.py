@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
@@ -37,9 +35,7 @@ class Evaluator:
         shapes = [(high, width) if self._from_left else (width, wide) for width in inner]
 
         def buffers() -> list[Tensor]:
-            return [
-                torch.empty(n_runs, *shape, device=problem.device, dtype=problem.dtype) for shape in shapes
-            ]
+            return [torch.empty(n_runs, *shape, device=problem.device, dtype=problem.dtype) for shape in shapes]
 
         self._kept, self._passed = buffers(), buffers()
         self._product = torch.empty(n_runs, high, wide, device=problem.device, dtype=problem.dtype)
@@ -100,8 +96,3 @@ class Evaluator:
             gradient = torch.bmm(gradient, factors[index].mT, out=target)
         if last == 0:
             gradients[0].copy_(gradient)
-
-
-def n_parameters(widths: tuple[int, ...]) -> int:
-    """Number of entries of all factors."""
-    return sum(rows * columns for columns, rows in pairwise(widths))

@@ -22,9 +22,7 @@ def split_factors(state: Tensor, widths: tuple[int, ...]) -> tuple[Tensor, ...]:
     """Views ``W_1 .. W_N`` of shapes ``(runs, d_j, d_{j-1})`` into `state` of shape ``(runs, n_parameters)``."""
     sizes = [rows * columns for columns, rows in pairwise(widths)]
     blocks = state.split(sizes, dim=1)
-    return tuple(
-        block.view(-1, rows, columns) for block, (columns, rows) in zip(blocks, pairwise(widths), strict=True)
-    )
+    return tuple(block.view(-1, rows, columns) for block, (columns, rows) in zip(blocks, pairwise(widths), strict=True))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Gradient flow by an adaptive stabilised Runge-Kutta-Chebyshev method.
 
-Gradient flow on a factorization is a gradient system: its Jacobian is minus the Hessian, so its eigenvalues are real, and
-near a minimum they are non-positive and spread over many decades. `chebyshev` says why that suits the method.
+Gradient flow on a factorization is a gradient system: its Jacobian is minus the Hessian, so its eigenvalues are real,
+and near a minimum they are non-positive and spread over many decades. `chebyshev` says why that suits the method.
 Every run of a batch has its own step, number of stages and spectral radius.
 """
 
@@ -61,13 +61,17 @@ class Flow:
 
     def __post_init__(self) -> None:
         if not 0 < self.rtol < 1:
-            raise InputError(f"rtol = {self.rtol} is not allowed: a relative tolerance lies between 0 and 1, such as 1e-3.")
+            raise InputError(
+                f"rtol = {self.rtol} is not allowed: a relative tolerance lies between 0 and 1, such as 1e-3."
+            )
         if not self.stop >= 0:
             raise InputError(f"stop = {self.stop} is not allowed: it must be at least 0 (0 never stops), such as 1e-6.")
         if not self.horizon > 0:
             raise InputError(f"horizon = {self.horizon} is not allowed: a flow time is a positive number.")
         if self.stop == 0 and math.isinf(self.horizon):
-            raise InputError("stop = 0 with an endless horizon would never end: give a positive stop or a finite horizon.")
+            raise InputError(
+                "stop = 0 with an endless horizon would never end: give a positive stop or a finite horizon."
+            )
 
 
 def gradient_flow(
@@ -77,7 +81,7 @@ def gradient_flow(
     *,
     record: tuple[Recorder, ...] = (),
     record_at: Sequence[float] = (),
-    on_end: Callable[[int], None] = lambda n_runs: None,
+    on_end: Callable[[int], None] | None = None,
 ) -> Result:
     """Follow ``dW_j/dt = -d l(W_N .. W_1) / dW_j`` (Eq 4 of Arora et al. 2019) for a batch of runs.
 
@@ -130,7 +134,7 @@ class _Integration:
         settings: Flow,
         record: tuple[Recorder, ...],
         record_at: Sequence[float],
-        on_end: Callable[[int], None],
+        on_end: Callable[[int], None] | None,
     ) -> None:
         n_runs, state = start.n_runs, start.state
         self.problem, self.widths, self.settings, self.on_end = problem, start.widths, settings, on_end
@@ -202,9 +206,7 @@ class _Integration:
         allowed = self.settings.atol + self.settings.rtol * size
         return self._host(torch.linalg.vector_norm(estimate, dim=1) / allowed)
 
-    def _interpolate(
-        self, rows: np.ndarray, h: np.ndarray, share: np.ndarray, y_new: Tensor, f_new: Tensor
-    ) -> Tensor:
+    def _interpolate(self, rows: np.ndarray, h: np.ndarray, share: np.ndarray, y_new: Tensor, f_new: Tensor) -> Tensor:
         """Cubic Hermite interpolation at `share` of the step, for the runs in `rows`."""
         index, s = self._device(rows), self._device(share).unsqueeze(1)
         step = self._device(h[rows]).unsqueeze(1)
@@ -245,7 +247,10 @@ class _Integration:
                 share = np.clip((self.record_at[moment] - self.t[these]) / h[these], 0.0, 1.0)
                 state = self._interpolate(these, h, share, y_new, f_new)
                 self.log.write(
-                    int(moment), self._device(self.run[these]), self.problem, Factorization(state, self.widths)
+                    int(moment),
+                    self._device(self.run[these]),
+                    self.problem,
+                    Factorization(state, self.widths),
                 )
             self.next_moment[rows] += 1
 
@@ -308,7 +313,8 @@ class _Integration:
         for name, value in values.items():
             self.out[name][gone] = self._device(np.ascontiguousarray(value[mask])).to(self.out[name])
         self.out["mean_square"][gone] = self.squares[rows] * self.problem.loss_scale("mean")
-        self.on_end(int(mask.sum()))
+        if self.on_end is not None:
+            self.on_end(int(mask.sum()))
         self._keep(np.flatnonzero(~mask))
 
     def _keep(self, rows: np.ndarray) -> None:
@@ -354,5 +360,3 @@ class _Integration:
         self.radius[rows] = np.maximum(RADIUS_MARGIN * estimate, 1e-300)
         self.sharpest[rows] = np.maximum(self.sharpest[rows], estimate)
         self.radius_age[rows] = 0
-
-

@@ -54,7 +54,9 @@ def initialise(
     if kind not in get_args(Initialisation):
         raise InputError(f"init = {kind!r} is not allowed: choose one of {', '.join(get_args(Initialisation))}.")
     if len(init_scale) != len(seed) or not seed:
-        raise InputError(f"{len(init_scale)} initial scales and {len(seed)} seeds were given: give one of each per run.")
+        raise InputError(
+            f"{len(init_scale)} initial scales and {len(seed)} seeds were given: give one of each per run."
+        )
     for value in init_scale:
         if not (math.isfinite(value) and value > 0):
             raise InputError(f"init_scale = {value} is not allowed: it must be a positive finite number, such as 1e-3.")

@@ -97,9 +97,7 @@ def read_wheel(timeout: float) -> bytes:
             f"--requirement={requirements}",
         ]
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
-            )
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
         except subprocess.TimeoutExpired as error:
             raise NoRatingsError(f"not complete after {timeout:g} s") from error
         except OSError as error:
@@ -151,7 +149,6 @@ def checked(content: bytes) -> bytes:
     found = hashlib.sha256(content).hexdigest()
     if found != U_DATA_SHA256:
         raise NoRatingsError(
-            f"{len(content)} bytes with sha256 {found} instead of "
-            f"{U_DATA_BYTES} bytes with sha256 {U_DATA_SHA256}"
+            f"{len(content)} bytes with sha256 {found} instead of {U_DATA_BYTES} bytes with sha256 {U_DATA_SHA256}"
         )
     return content

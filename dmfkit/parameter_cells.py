@@ -42,9 +42,7 @@ def find_cells(namespace: Mapping[str, Any]) -> tuple[str, str]:
     first_lines = [source.strip().partition("\n")[0].strip() for source in history]
     own = [i for i, line in enumerate(first_lines) if line.startswith(PARAMETERS_CELL)]
     if not own:
-        raise InputError(
-            f'No cell that starts with "{PARAMETERS_CELL}" has been run: run the parameters cell first.'
-        )
+        raise InputError(f'No cell that starts with "{PARAMETERS_CELL}" has been run: run the parameters cell first.')
     injected = [i for i, line in enumerate(first_lines) if line == INJECTED_CELL and i > own[-1]]
     return history[own[-1]], history[injected[-1]] if injected else ""
 

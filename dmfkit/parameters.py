@@ -139,9 +139,7 @@ def check_value(name: str, value: Any) -> Any:
     try:
         return parameter.adapter.validate_python(read)
     except (ValidationError, OverflowError) as error:
-        raise InputError(
-            f"{name} = {brief(given)} is not allowed: {name} must be {parameter.allowed}."
-        ) from error
+        raise InputError(f"{name} = {brief(given)} is not allowed: {name} must be {parameter.allowed}.") from error
 
 
 def _check_together(values: Mapping[str, Any]) -> None:

@@ -35,10 +35,13 @@ class Problem(ABC):
         Normalisation of the loss and of its gradient.
     ground_truth : Tensor of shape (d, d_in), optional
         The matrix behind the observations, where it is known; no loss or gradient uses it.
+    values : Tensor
+        What was observed; its shape depends on the kind of observations.
     """
 
     normalisation: Normalisation
     ground_truth: Tensor | None
+    values: Tensor
 
     def __post_init__(self) -> None:
         if self.normalisation not in get_args(Normalisation):
@@ -47,9 +50,9 @@ class Problem(ABC):
             )
 
     @property
-    @abstractmethod
     def shape(self) -> tuple[int, int]:
         """Shape ``(d, d_in)`` of the unknown matrix."""
+        return (self.values.shape[-2], self.values.shape[-1])
 
     @property
     @abstractmethod
@@ -57,14 +60,14 @@ class Problem(ABC):
         """Number ``m`` of observations."""
 
     @property
-    @abstractmethod
     def device(self) -> torch.device:
         """Where the observations are kept."""
+        return self.values.device
 
     @property
-    @abstractmethod
     def dtype(self) -> torch.dtype:
         """Precision of the observations."""
+        return self.values.dtype
 
     @abstractmethod
     def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,24 +113,11 @@ class MatrixCompletion(Problem):
         One where an entry is observed, else zero, in the dtype of `values`.
     """
 
-    values: Tensor
     mask: Tensor
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self.values.shape[0], self.values.shape[1])
 
     @property
     def n_observations(self) -> int:
         return int(self.mask.sum().item())
-
-    @property
-    def device(self) -> torch.device:
-        return self.values.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.values.dtype
 
     def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
         residual = end_to_end.sub_(self.values).mul_(self.mask)
@@ -136,31 +126,11 @@ class MatrixCompletion(Problem):
 
 @dataclass(frozen=True)
 class FullObservation(Problem):
-    """Every entry of a matrix is observed.
-
-    Attributes
-    ----------
-    values : Tensor of shape (d, d_in)
-        The matrix itself.
-    """
-
-    values: Tensor
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self.values.shape[0], self.values.shape[1])
+    """Every entry of a matrix is observed; `values`, of shape (d, d_in), is the matrix itself."""
 
     @property
     def n_observations(self) -> int:
         return self.values.numel()
-
-    @property
-    def device(self) -> torch.device:
-        return self.values.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.values.dtype
 
     def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
         residual = end_to_end.sub_(self.values)
@@ -173,14 +143,13 @@ class MatrixSensing(Problem):
 
     Attributes
     ----------
+    values : Tensor of shape (m,)
+        Labels ``y_i = <A_i, W*>``.
     measurements : Tensor of shape (m, d, d_in)
         The measurement matrices ``A_i``.
-    labels : Tensor of shape (m,)
-        ``y_i = <A_i, W*>``.
     """
 
     measurements: Tensor
-    labels: Tensor
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -188,20 +157,12 @@ class MatrixSensing(Problem):
 
     @property
     def n_observations(self) -> int:
-        return self.labels.numel()
-
-    @property
-    def device(self) -> torch.device:
-        return self.labels.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.labels.dtype
+        return self.values.numel()
 
     def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
         # One matrix product over the batch each way; the m measurement matrices are never copied per run.
         flat = self.measurements.flatten(start_dim=1)
-        residual = torch.addmm(self.labels, end_to_end.flatten(start_dim=1), flat.mT, beta=-1)
+        residual = torch.addmm(self.values, end_to_end.flatten(start_dim=1), flat.mT, beta=-1)
         gradient = (residual @ flat).view_as(end_to_end)
         return torch.linalg.vector_norm(residual, dim=-1).square_(), gradient
 
@@ -275,4 +236,4 @@ def matrix_sensing(
     measurements = torch.randn(n_observed, *ground_truth.shape, generator=generator, dtype=ground_truth.dtype)
     measurements = measurements.to(ground_truth.device)
     labels = measurements.flatten(start_dim=1) @ ground_truth.flatten()
-    return MatrixSensing(normalisation, ground_truth, measurements, labels)
+    return MatrixSensing(normalisation, ground_truth, labels, measurements)

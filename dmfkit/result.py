@@ -80,7 +80,9 @@ class Result:
 
 def allocate(n_runs: int, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
     """Per-run tensors of a `Result`, filled in as runs end."""
-    whole = {name: torch.zeros(n_runs, dtype=torch.int64, device=device) for name in ("status", "n_steps", "n_evaluations")}
+    whole = {
+        name: torch.zeros(n_runs, dtype=torch.int64, device=device) for name in ("status", "n_steps", "n_evaluations")
+    }
     real = {
         name: torch.full((n_runs,), torch.nan, dtype=dtype, device=device)
         for name in ("time", "mean_square", "stable_lr")

@@ -81,7 +81,7 @@ class Store:
     def write(self, name: str, key: str, dataset: xr.Dataset) -> Path:
         """Write a result to the working folder, whole or not at all."""
         path = self.working / file_name(name, key)
-        write(path, dataset.assign_attrs(key=key, content_sha256=content_hash(dataset)))
+        write(path, dataset.assign_attrs(key=key))
         return path
 
     def parts(self, name: str, key: str) -> Path:
@@ -138,13 +138,15 @@ def read(path: Path, key: str | None = None) -> xr.Dataset:
 
 
 def write(path: Path, dataset: xr.Dataset) -> None:
-    """Write `dataset` to `path` through a temporary file, so that no reader ever sees a part of it."""
+    """Write `dataset` with its checksum through a temporary file, so that no reader ever sees a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    os.close(handle)
-    numeric = {name: {"zlib": True, "complevel": 5} for name, item in dataset.data_vars.items() if item.dtype.kind in "fi"}
+    dataset = dataset.assign_attrs(content_sha256=content_hash(dataset))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    numeric = {
+        name: {"zlib": True, "complevel": 5} for name, item in dataset.data_vars.items() if item.dtype.kind in "fi"
+    }
     try:
         dataset.to_netcdf(temporary, engine="h5netcdf", encoding=numeric)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -144,9 +144,7 @@ def sweep(
     InputError
         For names that cannot be swept, empty or doubled values, impossible parameters; all before any training.
     """
-    plan = Sweep(
-        task, start, method, {key: tuple(values) for key, values in grid.items()}, record, tuple(record_at)
-    )
+    plan = Sweep(task, start, method, {key: tuple(values) for key, values in grid.items()}, record, tuple(record_at))
     key = specification_key(plan.specification)
     label = name or "sweep"
     if store is not None and not recompute and (found := store.find(label, key)) is not None:
@@ -206,7 +204,11 @@ def _batches(plan: Sweep, runs_per_batch: int) -> list[list[int]]:
             task.problem()
             tasks.add(task)
         full_widths(task.shape, start.depth, start.hidden_width)
-        shared = (task, replace(start, seed=0, init_scale=1.0), replace(method, lr=1.0) if isinstance(method, Descent) else method)
+        shared = (
+            task,
+            replace(start, seed=0, init_scale=1.0),
+            replace(method, lr=1.0) if isinstance(method, Descent) else method,
+        )
         groups.setdefault(shared, []).append(index)
     return [
         group[first : first + runs_per_batch]
@@ -243,7 +245,9 @@ def _dataset(plan: Sweep, truth: torch.Tensor | None, initial: Factorization, re
     end_to_end = result.factorization.end_to_end()
     # Diverged runs have no spectrum; their rows are nan.
     finite = torch.isfinite(end_to_end).all(dim=(-2, -1))
-    values = torch.full((len(finite), min(end_to_end.shape[-2:])), torch.nan, dtype=end_to_end.dtype, device=end_to_end.device)
+    values = torch.full(
+        (len(finite), min(end_to_end.shape[-2:])), torch.nan, dtype=end_to_end.dtype, device=end_to_end.device
+    )
     if bool(finite.any()):
         values[finite] = spectra.singular_values(end_to_end[finite])
     variables: dict[str, tuple[tuple[str, ...], torch.Tensor]] = {
@@ -263,8 +267,10 @@ def _dataset(plan: Sweep, truth: torch.Tensor | None, initial: Factorization, re
     extra = {name: dims for recorder in plan.record for name, dims in recorder.dims.items()}
     for name, value in result.records.items():
         variables[name] = ((plan.moment, *extra[name]), value)
-    return xr.Dataset(
-        {name: (("run", *dims), value.cpu().numpy()) for name, (dims, value) in variables.items()}
+    dataset = xr.Dataset({name: (("run", *dims), value.cpu().numpy()) for name, (dims, value) in variables.items()})
+    # Numbered, so that spectra of different lengths can stand in one dataset.
+    return dataset.assign_coords(
+        {name: np.arange(dataset.sizes[name]) for name in ("index", "final_index") if name in dataset.sizes}
     )
 
 
@@ -281,6 +287,7 @@ def _assemble(plan: Sweep, parts: list[xr.Dataset], device: torch.device) -> xr.
     coords: dict[str, Any] = {
         name: list(values) for name, values in plan.grid.items() if all(item is not None for item in values)
     }
+    coords |= {name: joined[name].values for name in ("index", "final_index") if name in joined.coords}
     if plan.record:
         coords[plan.moment] = np.asarray(plan.record_at, dtype=float if plan.moment == "time" else int)
     if "alignment_mean" in shaped:

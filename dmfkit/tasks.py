@@ -123,9 +123,7 @@ class RatingsTask:
         if self.data == "movielens-100k":
             ratings = movielens_100k(source)
         elif self.data == "synthetic":
-            ratings = synthetic_ratings(
-                self.n_users, self.n_items, self.n_ratings or 100_000, seed=self.data_seed
-            )
+            ratings = synthetic_ratings(self.n_users, self.n_items, self.n_ratings or 100_000, seed=self.data_seed)
         else:
             raise InputError(f"data = {self.data!r} is not allowed: choose 'movielens-100k' or 'synthetic'.")
         return ratings if self.n_ratings is None else ratings.first(self.n_ratings)

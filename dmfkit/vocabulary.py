@@ -87,9 +87,7 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "d": _count("rows, and columns, of the square matrix"),
         "rank": _count("rank of the ground truth"),
         "n_observed": _counts("[2000, 5000]", "numbers of observed entries"),
-        "data_seed": Parameter(
-            TypeAdapter(_Seed), f"one of the {_SEEDS}", "seed of ground truth and observed set"
-        ),
+        "data_seed": Parameter(TypeAdapter(_Seed), f"one of the {_SEEDS}", "seed of ground truth and observed set"),
         "data_seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds of ground truth and observed set"),
         "normalisation": _choice(
             Literal["half_sum", "mean"], '"half_sum" or "mean"', "how the loss adds up squared errors"
@@ -129,9 +127,7 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "n_ratings": _count("ratings used, the first ones of the file"),
         "movielens_hidden_width": _count("hidden width of the factorization of the ratings"),
         # how it is computed
-        "device": _choice(
-            Literal["auto", "cpu", "cuda"], '"auto", "cpu" or "cuda"', "processor that computes"
-        ),
+        "device": _choice(Literal["auto", "cpu", "cuda"], '"auto", "cpu" or "cuda"', "processor that computes"),
         "recompute": Parameter(
             TypeAdapter(Annotated[bool, Field(strict=True)]),
             "True or False",

@@ -14,10 +14,9 @@ from nbformat import v4
 
 from dmfkit.book import Layout, build
 from dmfkit.book.collect import find_cover
-from dmfkit.book.errors import BuildError
 from dmfkit.book.execute import execute
 from dmfkit.book.layout import find_chapters
-from dmfkit.book.presets import read_preset
+from dmfkit.book.presets import read_preset, with_recompute
 from dmfkit.book.stage import as_page, fill, reduce_contents, stage
 from dmfkit.book.strip import strip, strip_file
 from dmfkit.errors import InputError
@@ -54,7 +53,17 @@ def layout(tmp_path):
 def test_a_preset_gives_each_chapter_its_parameters(layout):
     chapters = find_chapters(layout)
     assert read_preset(layout, "paper", chapters) == {"01_first": {}, "05_second": {}}
-    assert read_preset(layout, "quick", chapters) == {"01_first": {"d": 40}, "05_second": {"depths": [2], "lr": 1.0}}
+    assert read_preset(layout, "quick", chapters) == {
+        "01_first": {"d": 40},
+        "05_second": {"depths": [2], "lr": 1.0},
+    }
+
+
+def test_recompute_is_passed_to_the_chapters_that_have_it(layout):
+    write_chapter(layout.root, "07_stored", parameters="d = 3\nrecompute = False")
+    chapters = find_chapters(layout, ["01", "07"])
+    parameters = with_recompute({"01_first": {"d": 40}, "07_stored": {"d": 4}}, chapters)
+    assert parameters == {"01_first": {"d": 40}, "07_stored": {"d": 4, "recompute": True}}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +83,7 @@ def test_a_wrong_preset_file_is_refused(layout, content, message):
 
 
 def test_an_unknown_preset_is_answered_with_those_that_exist(layout):
-    with pytest.raises(InputError, match="'slow'.*paper, quick"):
+    with pytest.raises(InputError, match=r"'slow'.*paper, quick"):
         build(layout, preset="slow")
     assert not layout.output.exists()
 
@@ -82,7 +91,7 @@ def test_an_unknown_preset_is_answered_with_those_that_exist(layout):
 def test_only_selects_by_the_beginning_of_the_name(layout):
     assert [path.stem for path in find_chapters(layout, ["05"])] == ["05_second"]
     assert [path.stem for path in find_chapters(layout, ["05", "01_first"])] == ["01_first", "05_second"]
-    with pytest.raises(InputError, match="'7'.*01_first, 05_second"):
+    with pytest.raises(InputError, match=r"'7'.*01_first, 05_second"):
         build(layout, only=["7"])
 
 
@@ -131,7 +140,8 @@ def test_an_interrupted_build_stops_its_kernels_and_keeps_the_older_book(tmp_pat
     write_chapter(
         tmp_path,
         "01_long",
-        f"import os, pathlib, time\npathlib.Path({str(marker)!r}).write_text(str(os.getpid()))\ntime.sleep(120)",
+        "import os, pathlib, time",
+        f"pathlib.Path({str(marker)!r}).write_text(str(os.getpid()))\ntime.sleep(120)",
     )
     html = tmp_path / "_build" / "html" / "index.html"
     html.parent.mkdir(parents=True)
@@ -184,7 +194,7 @@ def test_staging_reduces_the_contents_and_marks_injected_parameters(layout):
 
 def test_a_chapter_outside_the_contents_and_an_unknown_placeholder_are_errors():
     contents = {"parts": [{"caption": "I", "chapters": [{"file": "notebooks/01_first"}]}]}
-    with pytest.raises(InputError, match="05_second.*_toc"):
+    with pytest.raises(InputError, match=r"05_second.*_toc"):
         reduce_contents(contents, ["01_first", "05_second"])
     with pytest.raises(InputError, match=r"intro\.md.*'covr'.*cover"):
         fill("% generated: covr", {"cover": ""}, "intro.md")

@@ -8,8 +8,10 @@ import pytest
 from nbformat import v4
 
 from dmfkit.book.collect import collect_claims
-from dmfkit.claims import MIME_TYPE, claim, ledger, not_testable
+from dmfkit.claims import claim, not_testable
 from dmfkit.errors import InputError
+from dmfkit.ledger import ledger
+from dmfkit.verdict import MIME_TYPE
 
 SOME_ID = "arora-eq1"
 
@@ -123,5 +125,5 @@ def test_verdicts_are_collected_with_the_place_where_they_were_reached(tmp_path)
 def test_a_claim_settled_twice_is_an_error_that_names_both_cells(tmp_path):
     verdict = claim(SOME_ID, True, "x = 1", parameters=PAPER)
     notebooks = [notebook_with(tmp_path, name, verdict) for name in ("one", "two")]
-    with pytest.raises(InputError, match="one .*cell-one-0.* two .*cell-two-0"):
+    with pytest.raises(InputError, match=r"one .*cell-one-0.* two .*cell-two-0"):
         collect_claims(notebooks, "paper")

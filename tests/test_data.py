@@ -173,9 +173,7 @@ def test_cache_argument_overrides_the_environment(site, tmp_path):
 def test_cache_with_a_wrong_hash_is_named_and_replaced(site):
     cache_file().parent.mkdir(parents=True)
     cache_file().write_bytes(ROWS[:-1])
-    with pytest.warns(
-        UserWarning, match=r"cannot be used and are fetched anew: \d+ bytes with sha256"
-    ) as caught:
+    with pytest.warns(UserWarning, match=r"cannot be used and are fetched anew: \d+ bytes with sha256") as caught:
         ratings = movielens_100k()
     assert caught[0].filename == __file__
     assert "the official site" in ratings.source

@@ -72,7 +72,9 @@ def test_a_run_stops_at_the_first_step_below_the_threshold(small_completion, sma
         assert before.mean_square[run] >= 1e-4
         torch.testing.assert_close(
             result.factorization.state[run],
-            gradient_descent(small_completion, small_start, Descent(lr=0.02, stop=0.0, max_steps=steps)).factorization.state[run],
+            gradient_descent(
+                small_completion, small_start, Descent(lr=0.02, stop=0.0, max_steps=steps)
+            ).factorization.state[run],
             rtol=1e-12,
             atol=1e-14,
         )
@@ -92,7 +94,9 @@ def test_batch_equals_the_same_runs_one_by_one(small_completion):
     settings = Descent(stop=1e-5)
     batch = gradient_descent(small_completion, initialise("gaussian", (8,) * 4, scales, seeds), settings, lr=rates)
     for run, (scale, seed, rate) in enumerate(zip(scales, seeds, rates, strict=True)):
-        alone = gradient_descent(small_completion, initialise("gaussian", (8,) * 4, [scale], [seed]), settings, lr=[rate])
+        alone = gradient_descent(
+            small_completion, initialise("gaussian", (8,) * 4, [scale], [seed]), settings, lr=[rate]
+        )
         assert alone.n_steps[0] == batch.n_steps[run]
         torch.testing.assert_close(alone.factorization.state[0], batch.factorization.state[run], rtol=1e-9, atol=1e-12)
 
@@ -105,8 +109,16 @@ def test_a_diverging_run_leaves_the_others_alone_and_is_told_a_rate_that_works(s
     assert "lower lr below" in result.advice(0)
     assert 0.01 < stable < 0.5
     # The advice is sharp: a little below it descent converges, well above it does not.
-    below = gradient_descent(small_completion, start.__class__(start.state[:1], start.widths), Descent(lr=0.9 * stable, stop=1e-4, max_steps=20_000))
-    above = gradient_descent(small_completion, start.__class__(start.state[:1], start.widths), Descent(lr=2.0 * stable, stop=1e-4, max_steps=20_000))
+    below = gradient_descent(
+        small_completion,
+        start.__class__(start.state[:1], start.widths),
+        Descent(lr=0.9 * stable, stop=1e-4, max_steps=20_000),
+    )
+    above = gradient_descent(
+        small_completion,
+        start.__class__(start.state[:1], start.widths),
+        Descent(lr=2.0 * stable, stop=1e-4, max_steps=20_000),
+    )
     assert below.status.tolist() == [Status.CONVERGED]
     assert above.status.tolist() != [Status.CONVERGED]
 

@@ -15,7 +15,9 @@ def test_full_width_represents_every_matrix(widths):
     target = torch.randn(widths[-1], widths[0], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     left, values, right = torch.linalg.svd(target, full_matrices=False)
     size = len(values)
-    factors = [torch.zeros(rows, columns, dtype=torch.float64) for columns, rows in zip(widths, widths[1:], strict=False)]
+    factors = [
+        torch.zeros(rows, columns, dtype=torch.float64) for columns, rows in zip(widths, widths[1:], strict=False)
+    ]
     if len(factors) == 1:
         factors[0][:] = target
     else:
@@ -31,9 +33,7 @@ def test_full_width_represents_every_matrix(widths):
 @pytest.mark.parametrize("widths", [(30, 30), (30, 20, 40), (40, 40, 40, 40), (20, 30, 10, 25, 20)])
 def test_gaussian_start_has_the_expected_product_norm(widths):
     scale = 1e-3
-    norms = torch.linalg.matrix_norm(
-        initialise("gaussian", widths, [scale] * 200, list(range(200))).end_to_end()
-    )
+    norms = torch.linalg.matrix_norm(initialise("gaussian", widths, [scale] * 200, list(range(200))).end_to_end())
     # E ||W(0)||_F^2 = scale^2 exactly; the mean of 200 draws scatters by a few percent for the narrowest widths here.
     assert norms.square().mean().sqrt().item() == pytest.approx(scale, rel=0.06)
 

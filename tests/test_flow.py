@@ -130,7 +130,11 @@ def test_the_flow_conserves_the_balance_of_neighbours(small_completion, small_st
 def test_the_loss_never_rises(small_completion, small_start):
     times = np.linspace(0.0, 5.0, 60)
     result = gradient_flow(
-        small_completion, small_start, Flow(rtol=1e-5, stop=0.0, horizon=5.0), record=(Loss(),), record_at=times
+        small_completion,
+        small_start,
+        Flow(rtol=1e-5, stop=0.0, horizon=5.0),
+        record=(Loss(),),
+        record_at=times,
     )
     loss = result.records["mean_square"].numpy()
     assert np.isfinite(loss).all()
@@ -155,17 +159,29 @@ def test_batch_equals_the_same_runs_one_by_one(small_completion):
     scales, seeds = [0.5, 0.01, 0.8, 0.1], [0, 1, 2, 3]
     record, times = (SingularValues(2),), [0.5, 1.0, 4.0]
     batch = gradient_flow(
-        small_completion, initialise("gaussian", (8,) * 4, scales, seeds), Flow(), record=record, record_at=times
+        small_completion,
+        initialise("gaussian", (8,) * 4, scales, seeds),
+        Flow(),
+        record=record,
+        record_at=times,
     )
     assert len(set(batch.n_evaluations.tolist())) > 1  # steps and stages really are per run
     for run, (scale, seed) in enumerate(zip(scales, seeds, strict=True)):
         alone = gradient_flow(
-            small_completion, initialise("gaussian", (8,) * 4, [scale], [seed]), Flow(), record=record, record_at=times
+            small_completion,
+            initialise("gaussian", (8,) * 4, [scale], [seed]),
+            Flow(),
+            record=record,
+            record_at=times,
         )
         assert alone.n_evaluations[0] == batch.n_evaluations[run]
         torch.testing.assert_close(alone.factorization.state[0], batch.factorization.state[run], rtol=1e-8, atol=1e-10)
         torch.testing.assert_close(
-            alone.records["singular_value"][0], batch.records["singular_value"][run], rtol=1e-8, atol=1e-10, equal_nan=True
+            alone.records["singular_value"][0],
+            batch.records["singular_value"][run],
+            rtol=1e-8,
+            atol=1e-10,
+            equal_nan=True,
         )
 
 
@@ -175,7 +191,11 @@ def test_depth_one_has_a_closed_form():
     start = initialise("gaussian", (7, 6), [0.3], [0])
     times = [0.0, 0.3, 1.0, 2.5]
     result = gradient_flow(
-        problem, start, Flow(rtol=1e-7, stop=0.0, horizon=2.5), record=(SingularValues(6), Loss()), record_at=times
+        problem,
+        start,
+        Flow(rtol=1e-7, stop=0.0, horizon=2.5),
+        record=(SingularValues(6), Loss()),
+        record_at=times,
     )
     begin = start.end_to_end()[0]
     for number, t in enumerate(times):

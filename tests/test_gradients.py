@@ -48,7 +48,7 @@ def test_gradient_equals_autograd(widths, kind, normalisation):
 def independent_loss(problem, kind, product):
     """The loss written entry by entry, sharing nothing with the package."""
     if kind == "sensing":
-        residual = torch.einsum("mij,rij->rm", problem.measurements, product) - problem.labels
+        residual = torch.einsum("mij,rij->rm", problem.measurements, product) - problem.values
     elif kind == "completion":
         rows, columns = problem.mask.nonzero(as_tuple=True)
         residual = product[:, rows, columns] - problem.ground_truth[rows, columns]

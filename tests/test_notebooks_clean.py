@@ -1,4 +1,4 @@
-"""The committed chapters are sources: nothing that running them leaves behind, and cells of a readable length."""
+"""The committed chapters are sources: nothing left from running them, and cells of a readable length."""
 
 from pathlib import Path
 

@@ -71,9 +71,7 @@ def test_the_papers_own_settings():
 
 
 def test_command_line_values_are_read_by_what_they_spell():
-    p = read(
-        **typed(d="40", depths="[2, 5]", n_observed="600", lrs="1e-2", recompute="true", target_norm="3")
-    )
+    p = read(**typed(d="40", depths="[2, 5]", n_observed="600", lrs="1e-2", recompute="true", target_norm="3"))
     assert (p.d, p.depths, p.n_observed, p.lrs, p.recompute) == (40, (2, 5), (600,), (0.01,), True)
     assert p.target_norm == 3.0
     assert isinstance(p.target_norm, float)
@@ -207,9 +205,7 @@ def test_rerunning_the_parameters_cell_forgets_the_injected_one():
 
 @pytest.mark.parametrize("namespace", [{}, {"In": "text", "d": 1}, {"In": ["", "d = 1"], "d": 1}])
 def test_without_a_parameters_cell(namespace):
-    with pytest.raises(
-        InputError, match=r"read_parameters\(globals\(\)\) in a cell|run the parameters cell first"
-    ):
+    with pytest.raises(InputError, match=r"read_parameters\(globals\(\)\) in a cell|run the parameters cell first"):
         read_parameters(namespace)
 
 
@@ -275,9 +271,7 @@ def test_papermill_command_line_end_to_end(kernel_environment, tmp_path):
 )
 def test_papermill_stops_before_the_training(kernel_environment, tmp_path, given, sentence):
     with pytest.raises(papermill.PapermillExecutionError) as caught:
-        papermill.execute_notebook(
-            kernel_environment, tmp_path / "out.ipynb", given, cwd=tmp_path, progress_bar=False
-        )
+        papermill.execute_notebook(kernel_environment, tmp_path / "out.ipynb", given, cwd=tmp_path, progress_bar=False)
     shown = str(caught.value)
     assert f"InputError: {sentence}" in shown
     assert "Traceback" not in shown

@@ -6,7 +6,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-# docutils marks the entries of a list of citations by a role that ARIA has deprecated, and that a list must not hold.
+# docutils marks the entries of a list of citations by a role that ARIA deprecates and no list may hold.
 _OLD_ROLE = 'role="doc-biblioentry"'
 _NEW_ROLE = 'role="listitem"'
 

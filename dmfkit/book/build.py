@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from dmfkit.book import collect, pages
 from dmfkit.book.errors import BuildError
 from dmfkit.book.execute import execute
 from dmfkit.book.layout import Layout, find_chapters
-from dmfkit.book.presets import PAPER, declared_parameters, read_preset
+from dmfkit.book.presets import PAPER, read_preset, with_recompute
 from dmfkit.book.render import render
 from dmfkit.book.scoreboard import scoreboard
 from dmfkit.book.stage import stage
@@ -51,12 +52,10 @@ def build(
     """
     chapters = find_chapters(layout, only)
     parameters = read_preset(layout, preset, chapters)
+    if recompute:
+        parameters = with_recompute(parameters, chapters)
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs = {jobs} is too small: give the number of chapters to run at a time, at least 1.")
-    if recompute:
-        for chapter in chapters:
-            if "recompute" in declared_parameters(chapter):
-                parameters[chapter.stem] = {**parameters[chapter.stem], "recompute": True}
     with _only_build_in(layout):
         failures = execute(layout, chapters, parameters, min(jobs or os.cpu_count() or 1, len(chapters)))
         if failures:
@@ -74,6 +73,8 @@ def _make_pages(layout: Layout, chapters: Sequence[str], preset: str) -> None:
         "scoreboard": scoreboard(claims),
         "execution": pages.execution_record(executed, preset),
     }
+    # Rendering has no steps to count; a line says what the wait is for.
+    print("rendering the pages", file=sys.stderr)
     stage(layout, chapters, preset, generated)
     if picture is not None:
         figures = layout.stage / "book" / "figures"
@@ -92,6 +93,6 @@ def _only_build_in(layout: Layout) -> Iterator[Any]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"Another build is writing to {layout.output}: wait for it, or name another folder with --output."
+                f"Another build writes to {layout.output}: wait for it, or name another folder by --output."
             ) from None
         yield

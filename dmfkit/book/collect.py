@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 
 import nbformat
 
-from dmfkit.claims import MIME_TYPE as CLAIM
 from dmfkit.errors import InputError
 from dmfkit.origin import MIME_TYPE as ORIGIN
+from dmfkit.verdict import MIME_TYPE as CLAIM
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ def collect_claims(notebooks: Sequence[Path], preset: str) -> dict[str, dict[str
             if identifier in collected:
                 first = collected[identifier]
                 raise InputError(
-                    f"The claim {identifier!r} is settled twice, in {first['notebook']} (cell {first['cell']}) and in "
-                    f"{notebook.stem} (cell {cell}): keep one of them."
+                    f"The claim {identifier!r} is settled in {first['notebook']} (cell {first['cell']}) "
+                    f"and again in {notebook.stem} (cell {cell}): keep one of them."
                 )
             place = {"notebook": notebook.stem, "cell": cell, "preset": preset}
             collected[identifier] = {key: value for key, value in verdict.items() if key != "id"} | place
@@ -63,8 +62,8 @@ def find_cover(notebooks: Sequence[Path]) -> Cover | None:
             pictures = [output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})]
             if not alt or not pictures:
                 raise InputError(
-                    f"The cell {cell.id} of {notebook.stem} is tagged cover: it must show a PNG picture, and its metadata "
-                    "must hold mystnb.image.alt."
+                    f"The cell {cell.id} of {notebook.stem} is tagged cover: it must show a PNG picture, "
+                    "and its metadata must hold mystnb.image.alt."
                 )
             return Cover(base64.b64decode(pictures[0]), alt)
     return None
@@ -74,7 +73,7 @@ def write_claims(file: Path, claims: Mapping[str, Any]) -> None:
     """Write the collected verdicts as JSON, whole or not at all."""
     temporary = file.with_name(file.name + ".new")
     temporary.write_text(json.dumps(claims, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, file)
+    temporary.replace(file)
 
 
 def _outputs(notebook: Path, mime_type: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -31,21 +31,32 @@ def describe_failure(source: Path, executed: Path, log: Path, return_code: int) 
     """Return a text that names the chapter, the failing cell and the error, or "" where none failed."""
     if return_code == 0:
         return ""
+    cell = _failed_cell(executed)
+    printed = log.read_text(encoding="utf-8")
+    if cell is None:
+        return f"{source.stem} could not be executed:\n{_last_lines(printed)}"
+    # papermill inserts cells, so the position is taken from the source, where the author looks for it.
+    positions = {cell.id: n for n, cell in enumerate(nbformat.read(source, as_version=4).cells, start=1)}
+    place = f"cell {positions[cell.id]}" if cell.id in positions else "the injected parameters' cell"
+    first_line = cell.source.strip().partition("\n")[0]
+    errors = _errors(cell)
+    # Without an error output the kernel died; papermill's log is then all there is.
+    text = "\n".join(errors[0].traceback) if errors else printed
+    return f"{source.stem}, {place} (id {cell.id}: {first_line!r}) failed:\n{_last_lines(text)}"
+
+
+def _failed_cell(executed: Path) -> Any:
+    """Return the cell with an error; where there is none, the one that ran last; where none ran, nothing."""
     try:
         cells = nbformat.read(executed, as_version=4).cells
     except (OSError, ValueError):
-        cells = []
-    positions = {cell.id: n for n, cell in enumerate(nbformat.read(source, as_version=4).cells, start=1)}
-    for cell in cells:
-        errors = [output for output in cell.get("outputs", []) if output.output_type == "error"]
-        if errors or _status(cell) in ("failed", "running"):
-            # papermill inserts cells, so the position is taken from the source, where the author looks for it.
-            place = f"cell {positions[cell.id]}" if cell.id in positions else "the injected parameters' cell"
-            first_line = cell.source.strip().partition("\n")[0]
-            # Without an error output the kernel died; papermill's log is then all there is.
-            text = "\n".join(errors[0].traceback) if errors else log.read_text(encoding="utf-8")
-            return f"{source.stem}, {place} (id {cell.id}: {first_line!r}) failed:\n{_last_lines(text)}"
-    return f"{source.stem} could not be executed:\n{_last_lines(log.read_text(encoding='utf-8'))}"
+        return None
+    started = [c for c in cells if c.cell_type == "code" and c.metadata.get("papermill", {}).get("start_time")]
+    return next((cell for cell in started if _errors(cell)), started[-1] if started else None)
+
+
+def _errors(cell: Any) -> list[Any]:
+    return [output for output in cell.get("outputs", []) if output.output_type == "error"]
 
 
 def _status(cell: Any) -> str | None:

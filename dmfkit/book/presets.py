@@ -19,8 +19,8 @@ PAPER = "paper"
 def read_preset(layout: Layout, name: str, chapters: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Return the parameters that a preset passes to each of some chapters.
 
-    A preset other than `paper` is the file `notebooks/presets/NAME.yml`, a mapping from each chapter's name to
-    a mapping from parameter to value.
+    A preset other than `paper` is the file `notebooks/presets/NAME.yml`, a mapping from each chapter's name
+    to a mapping from parameter to value.
 
     Raises
     ------
@@ -46,6 +46,12 @@ def read_preset(layout: Layout, name: str, chapters: Sequence[Path]) -> dict[str
             raise InputError(f"{file} lacks the chapter {path.stem!r}: add it, with {{}} to run it as it is.")
         _check_names(file, path, content[path.stem])
     return {path.stem: content[path.stem] for path in chapters}
+
+
+def with_recompute(parameters: Mapping[str, Mapping[str, Any]], chapters: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Return the parameters with `recompute=True` for each chapter that has stored results to ignore."""
+    flags = {path.stem: {"recompute": True} if "recompute" in declared_parameters(path) else {} for path in chapters}
+    return {name: {**values, **flags[name]} for name, values in parameters.items()}
 
 
 def declared_parameters(notebook: Path) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from dmfkit.claims import LedgerEntry, ledger
+from dmfkit.ledger import LedgerEntry, ledger
 
 NOT_EXAMINED = "not yet examined"
 PAPERS = {"arora": "Arora, Cohen, Hu and Luo (2019)", "yaras": "Yaras et al. (2023)"}
@@ -50,10 +50,11 @@ def _summary(claims: Mapping[str, Mapping[str, Any]]) -> str:
         # Under other parameters a verdict settles nothing, so it does not count.
         return NOT_EXAMINED if found is None or found["changed_parameters"] else str(found["verdict"])
 
-    rows = ["| verdict under the papers' own settings | " + " | ".join(PAPERS.values()) + " |", "|:--|--:|--:|"]
-    counts = {
-        paper: Counter(outcome(entry) for entry in ledger().values() if entry.paper == paper) for paper in PAPERS
-    }
+    rows = [
+        "| verdict under the papers' own settings | " + " | ".join(PAPERS.values()) + " |",
+        "|:--|--:|--:|",
+    ]
+    counts = {paper: Counter(outcome(entry) for entry in ledger().values() if entry.paper == paper) for paper in PAPERS}
     rows += [f"| {name} | " + " | ".join(str(counts[paper][name]) for paper in PAPERS) + " |" for name in OUTCOMES]
     totals = [str(counts[paper].total()) for paper in PAPERS]
     return "\n".join([*rows, f"| **all claims** | {' | '.join(totals)} |"])
@@ -78,7 +79,8 @@ def _row(entry: LedgerEntry, found: Mapping[str, Any] | None) -> str:
         outcome = f"with other parameters: {outcome}"
     measured = _measured(entry.id, found) if found else ""
     return (
-        f'<tr id="{identifier}"><td><code>{identifier}</code> <span class="dmfkit-locus">{escape(entry.locus)}</span>'
+        f'<tr id="{identifier}"><td><code>{identifier}</code> '
+        f'<span class="dmfkit-locus">{escape(entry.locus)}</span>'
         f"<p>{escape(entry.statement)}</p></td>"
         f'<td class="dmfkit-{colour}"><strong class="dmfkit-outcome">{escape(outcome)}</strong></td>'
         f"<td>{measured}</td></tr>"
@@ -86,7 +88,8 @@ def _row(entry: LedgerEntry, found: Mapping[str, Any] | None) -> str:
 
 
 def _measured(identifier: str, found: Mapping[str, Any]) -> str:
-    texts = [found["measured"], found["correction"], found["reason"]]
+    texts = [found["measured"]]
+    texts += [f"{label}: {found[label.lower()]}" for label in ("Correction", "Reason") if found[label.lower()]]
     if found["changed_parameters"]:
         texts.append(f"Run with the preset {found['preset']}, not with the paper's own settings: settles nothing.")
     paragraphs = "".join(f"<p>{escape(text)}</p>" for text in texts if text)

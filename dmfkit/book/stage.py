@@ -14,9 +14,9 @@ import yaml
 from nbformat import NotebookNode
 
 from dmfkit.book.layout import Layout
-from dmfkit.claims import MIME_TYPE as CLAIM
 from dmfkit.errors import InputError
 from dmfkit.origin import MIME_TYPE as ORIGIN
+from dmfkit.verdict import MIME_TYPE as CLAIM
 
 # A line of its own in a page; MyST reads it as a comment, the build replaces it.
 _PLACEHOLDER = re.compile(r"^% generated: (?P<name>[a-z-]+)$", re.MULTILINE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from pathlib import Path
 
 import nbformat
@@ -13,7 +12,7 @@ _LEFT_BY_RUNNING = ("papermill", "execution", "ExecuteTime", "collapsed", "scrol
 
 
 def strip(notebook: NotebookNode) -> NotebookNode:
-    """Return the notebook without outputs, execution counts, injected parameters and widget state; ids stay."""
+    """Return the notebook without outputs, counts, injected parameters and widget state; ids stay."""
     clean = copy.deepcopy(notebook)
     clean.cells = [cell for cell in clean.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     for cell in clean.cells:
@@ -37,5 +36,5 @@ def strip_file(path: Path) -> bool:
         return False
     temporary = path.with_name(path.name + ".new")
     nbformat.write(clean, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
     return True

@@ -1,0 +1,72 @@
+"""What a chapter found about one claim, as a notebook shows it and as the build reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any, Literal
+
+from dmfkit.ledger import LedgerEntry
+
+MIME_TYPE = "application/vnd.dmfkit.claim+json"
+
+Outcome = Literal["reproduced", "reproduced with a correction", "partly", "not reproduced", "not testable"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a chapter found about one claim; a notebook shows it as a box."""
+
+    entry: LedgerEntry
+    outcome: Outcome
+    measured: str
+    checks: Mapping[str, bool] = field(default_factory=dict)
+    correction: str = ""
+    reason: str = ""
+    changed: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict as plain JSON values, the form that the build collects."""
+        return {
+            "id": self.entry.id,
+            "verdict": self.outcome,
+            "measured": self.measured,
+            "checks": dict(self.checks),
+            "correction": self.correction,
+            "reason": self.reason,
+            "changed_parameters": dict(self.changed),
+        }
+
+    def _caveat(self) -> str:
+        if not self.changed:
+            return ""
+        values = ", ".join(f"{name} = {value}" for name, value in self.changed.items())
+        return f"Run with parameters other than the paper's ({values}), so this settles nothing."
+
+    def _remarks(self) -> list[tuple[str, str]]:
+        remarks = [("Measured", self.measured), ("Correction", self.correction), ("Reason", self.reason)]
+        return [(label, text) for label, text in (*remarks, ("Caveat", self._caveat())) if text]
+
+    def __str__(self) -> str:
+        lines = [f"{self.outcome.upper()}: {self.entry.id}", self.entry.statement]
+        lines += [f"[{'yes' if held else 'no'}] {check}" for check, held in self.checks.items()]
+        return "\n".join(lines + [f"{label}: {text}" for label, text in self._remarks()])
+
+    def _html(self) -> str:
+        kind = self.outcome.replace(" ", "-")
+        checks = "".join(
+            f'<li><strong class="dmfkit-check-{"yes" if held else "no"}">{"yes" if held else "no"}</strong> '
+            f"{escape(check)}</li>"
+            for check, held in self.checks.items()
+        )
+        remarks = "".join(f"<p><em>{label}:</em> {escape(text)}</p>" for label, text in self._remarks())
+        return (
+            f'<div class="dmfkit-verdict dmfkit-{kind}" id="claim-{escape(self.entry.id)}">'
+            f'<p><strong class="dmfkit-outcome">{escape(self.outcome.capitalize())}</strong> '
+            f"<code>{escape(self.entry.id)}</code> <span>{escape(self.entry.locus)}</span></p>"
+            f"<p>{escape(self.entry.statement)}</p>{f'<ul>{checks}</ul>' if checks else ''}{remarks}</div>"
+        )
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:  # noqa: ARG002
+        return {"text/plain": str(self), "text/html": self._html(), MIME_TYPE: self.to_json()}

@@ -1,0 +1,116 @@
+"""The built pages in a browser: no other host, no error, no sideways scrolling, accessible."""
+
+import functools
+import shutil
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+pytestmark = pytest.mark.book
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+WIDTHS = (390, 1280)
+THEMES = ("light", "dark")
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(layout):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(layout.html)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("NOT TESTED IN A BROWSER: no chromium, chromium-browser or google-chrome on the PATH")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_page(browser, address, layout, pages, width, theme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+    problems = []
+    for path in pages:
+        name = path.relative_to(layout.html).as_posix()
+        if name == "index.html":  # only a redirection to the first page
+            continue
+        page = context.new_page()
+        found = watch(page, address)
+        page.goto(address + name, wait_until="load")
+        settle(page)
+        # axe itself asks for style sheets at wrong addresses, so what was noted until here counts.
+        problems += [(name, problem) for problem in found]
+        scroll, visible = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+        if scroll > visible:
+            problems.append((name, f"{scroll} pixels wide"))
+        violations = Axe().run(page).response["violations"]
+        problems += [
+            (name, violation["id"], [node["html"][:200] for node in violation["nodes"][:3]])
+            for violation in violations
+            if violation["impact"] in ("serious", "critical")
+        ]
+        page.close()
+    context.close()
+    assert problems == []
+
+
+def test_formulas_are_drawn_with_the_books_own_fonts(browser, address, layout):
+    page = browser.new_page()
+    fonts = []
+    page.on("response", lambda response: fonts.append(response) if response.url.endswith(".woff") else None)
+    page.goto(address + "book/notation.html", wait_until="load")
+    settle(page)
+    assert page.locator("mjx-container").count() > 20
+    assert page.locator("mjx-merror").count() == 0
+    assert fonts
+    assert all(response.ok and response.url.startswith(address) for response in fonts)
+    page.close()
+
+
+def watch(page, address):
+    """Return a list that fills with what the page must not do."""
+    found = []
+
+    def on_request(request):
+        if not request.url.startswith((address, "data:", "blob:")):
+            found.append(f"request to {request.url}")
+
+    page.on("request", on_request)
+    page.on("response", lambda r: found.append(f"{r.status} for {r.url}") if r.status >= 400 else None)
+    page.on("console", lambda m: found.append(f"console: {m.text}") if m.type == "error" else None)
+    page.on("pageerror", lambda error: found.append(f"error: {error}"))
+    return found
+
+
+def settle(page):
+    """Wait until the formulas are set and the page has been laid out once more."""
+    page.evaluate("window.MathJax?.startup?.promise")
+    page.evaluate("document.fonts.ready")
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")

@@ -1,0 +1,136 @@
+"""The built pages, read as files: links, alt texts, no other host, the scoreboard."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+
+from dmfkit.ledger import ledger
+
+pytestmark = pytest.mark.book
+
+# What a browser fetches by itself, in contrast to a link that a reader may follow.
+FETCHED = {
+    "script": ("src",),
+    "img": ("src", "srcset"),
+    "iframe": ("src",),
+    "source": ("src", "srcset"),
+    "video": ("src", "poster"),
+    "audio": ("src",),
+    "embed": ("src",),
+    "object": ("data",),
+    "link": ("href",),
+}
+# These name a page and fetch nothing.
+LINK_RELATIONS = {"canonical", "index", "search", "next", "prev", "author", "copyright"}
+
+
+@dataclass
+class Page(HTMLParser):
+    """The parts of a page that the tests look at."""
+
+    ids: list = field(default_factory=list)
+    links: list = field(default_factory=list)
+    fetched: list = field(default_factory=list)
+    images: list = field(default_factory=list)
+    rows: list = field(default_factory=list)
+
+    def __post_init__(self):
+        super().__init__()
+
+    def handle_starttag(self, tag, attributes):
+        values = {name: value or "" for name, value in attributes}
+        if "id" in values:
+            self.ids.append(values["id"])
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
+        if tag == "img":
+            self.images.append((values.get("src", ""), values.get("alt")))
+        if tag == "tr" and "id" in values:
+            self.rows.append(values["id"])
+        if tag == "link" and values.get("rel") in LINK_RELATIONS:
+            return
+        self.fetched += [values[name] for name in FETCHED.get(tag, ()) if name in values]
+
+
+@pytest.fixture(scope="module")
+def parsed(pages):
+    result = {}
+    for path in pages:
+        page = Page()
+        page.feed(path.read_text(encoding="utf-8"))
+        result[path] = page
+    return result
+
+
+def test_the_first_page_exists_and_every_listed_chapter(layout):
+    assert (layout.html / "index.html").exists()
+    chapters = {path.stem for path in layout.notebooks.glob("*.ipynb")}
+    assert {path.stem for path in (layout.html / "notebooks").glob("*.html")} == chapters
+
+
+def test_every_internal_link_and_anchor_resolves(parsed):
+    broken = []
+    checked = 0
+    for path, page in parsed.items():
+        for href in page.links + page.fetched:
+            parts = urlsplit(href)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            checked += 1
+            known = target.exists()
+            if known and parts.fragment and target.suffix == ".html":
+                known = target in parsed and unquote(parts.fragment) in parsed[target].ids
+            if not known:
+                broken.append((path.name, href))
+    assert broken == []
+    assert checked > 100
+
+
+def test_no_id_occurs_twice_on_a_page(parsed):
+    twice = {path.name: [name for name, n in Counter(page.ids).items() if n > 1] for path, page in parsed.items()}
+    assert {name: ids for name, ids in twice.items() if ids} == {}
+
+
+def test_every_picture_has_a_real_alt_text(parsed):
+    pictures = [(path.name, src, alt) for path, page in parsed.items() for src, alt in page.images]
+    assert pictures
+    bad = [(name, src, alt) for name, src, alt in pictures if not alt or alt == src or alt in src or "_images" in alt]
+    assert bad == []
+
+
+def test_pages_and_styles_fetch_nothing_from_other_hosts(layout, parsed):
+    fetched = [(path.name, address) for path, page in parsed.items() for address in page.fetched]
+    assert [(name, address) for name, address in fetched if re.match(r"(\w+:)?//", address)] == []
+    styles = [*layout.html.rglob("*.css"), *parsed]
+    pattern = re.compile(r"(?:url\(\s*[\"']?|@import\s+[\"'])((?:https?:)?//[^\"')\s]+)")
+    found = {path.name: pattern.findall(path.read_text(encoding="utf-8")) for path in styles}
+    assert {name: addresses for name, addresses in found.items() if addresses} == {}
+
+
+def test_the_scoreboard_has_every_claim_once(layout, parsed):
+    rows = parsed[layout.html / "book" / "scoreboard.html"].rows
+    assert Counter(rows) == Counter(list(ledger()))
+
+
+def test_examined_claims_are_linked_to_their_cell(layout, parsed):
+    claims = json.loads((layout.output / "claims.json").read_text(encoding="utf-8"))
+    assert set(claims) <= set(ledger())
+    links = parsed[layout.html / "book" / "scoreboard.html"].links
+    for identifier, found in claims.items():
+        assert f"../notebooks/{found['notebook']}.html#claim-{identifier}" in links
+        cells = nbformat.read(layout.executed_notebook(found["notebook"]), as_version=4).cells
+        assert found["cell"] in {cell.id for cell in cells}
+
+
+def test_the_quick_preset_is_marked_where_it_changed_a_chapter(layout):
+    for path in layout.executed.glob("*.ipynb"):
+        tags = [tag for cell in nbformat.read(path, as_version=4).cells for tag in cell.metadata.get("tags", [])]
+        page = (layout.html / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
+        assert ("This build ran the chapter with other parameters" in page) == ("injected-parameters" in tags)
