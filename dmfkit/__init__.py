@@ -23,6 +23,7 @@ from .problems import (
 )
 from .record import Alignment, EffectiveRank, Loss, RelativeError, SingularValues
 from .result import Result, Status
+from .spectra import effective_rank, nuclear_norm, relative_error, singular_values
 from .store import Store, open_store
 from .sweeps import sweep
 from .tasks import CompletionTask, RatingsTask, SensingTask, Start
@@ -52,6 +53,7 @@ __all__ = [
     "Status",
     "Store",
     "claim",
+    "effective_rank",
     "full_widths",
     "gaussian_std",
     "gradient_descent",
@@ -63,9 +65,12 @@ __all__ = [
     "minimum_nuclear_norm",
     "movielens_100k",
     "not_testable",
+    "nuclear_norm",
     "open_store",
     "random_low_rank",
     "read_parameters",
+    "relative_error",
+    "singular_values",
     "sweep",
     "synthetic_ratings",
 ]

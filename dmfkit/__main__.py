@@ -1,4 +1,4 @@
-"""The command line: `python -m dmfkit book` builds the book, `python -m dmfkit strip` cleans notebooks."""
+"""The command line: builds the book, computes its stored results anew, cleans notebooks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from dmfkit.book import Layout
 from dmfkit.book import build as build_book
 from dmfkit.book.errors import BuildError
+from dmfkit.book.publish import publish_results
 from dmfkit.book.strip import strip_file
 from dmfkit.errors import InputError
 
@@ -31,6 +32,17 @@ def book(
     layout = Layout(root.resolve(), (output or root / "_build").resolve())
     build_book(layout, preset=preset, only=only or (), recompute=recompute, jobs=jobs)
     typer.echo(f"The book is {layout.html / 'index.html'}")
+
+
+@app.command("publish-results")
+def publish(
+    jobs: Annotated[int | None, typer.Option(help="Chapters executed at a time [default: one per core].")] = None,
+    root: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
+) -> None:
+    """Compute the stored results anew, with the papers' settings, and replace those in notebooks/results."""
+    layout = Layout(root.resolve(), (root / "_build" / "publish").resolve())
+    for path in publish_results(layout, jobs):
+        typer.echo(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
 
 
 @app.command()

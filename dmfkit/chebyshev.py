@@ -1,7 +1,7 @@
 """Coefficients of the second-order Runge-Kutta-Chebyshev method of Sommeijer, Shampine and Verwer (1998).
 
 An s-stage step is stable while ``h * rho <= 0.653 * (s + 1)^2``, ``rho`` being the spectral radius of a Jacobian with
-real non-positive eigenvalues: the reach grows with the square of the work, which is why stiff gradient flows of moderate
+real non-positive eigenvalues: the reach grows with the square of the work, which is why gradient flows of moderate
 stiffness need no linear solves.
 """
 
@@ -26,8 +26,9 @@ STAGE_FACTOR = 1.54
 class Coefficients:
     """Coefficients of one step with `stages` stages, Eqs (2.7)-(2.8) of Sommeijer, Shampine & Verwer (1998).
 
-    Stage ``j >= 2`` is ``(1 - mu_j - nu_j) y_0 + mu_j y_{j-1} + nu_j y_{j-2} + h (slope_j F_{j-1} + first_j F_0)``; stage 1 is
-    ``y_0 + h slope_1 F_0``. Arrays have length ``stages + 1``; entries that the formula does not use are zero.
+    Stage ``j >= 2`` is ``(1 - mu_j - nu_j) y_0 + mu_j y_{j-1} + nu_j y_{j-2} + h (slope_j F_{j-1} + first_j F_0)``;
+    stage 1 is ``y_0 + h slope_1 F_0``. Arrays have length ``stages + 1``; entries that the formula does
+    not use are zero.
     """
 
     stages: int

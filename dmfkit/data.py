@@ -101,13 +101,13 @@ def _read(source: str, cache: str | Path | None, timeout: float, wheel: bool) ->
         return content, origin
     raise InputError(
         f"MovieLens 100K is not to be had from {', '.join(failures)}: download ml-100k.zip by hand from "
-        f'{OFFICIAL_PAGE} and set movielens to its path, or set movielens="synthetic".'
+        f'{OFFICIAL_PAGE} and set movielens to its path, or set dataset="synthetic".'
     )
 
 
 def _read_named_file(name: str) -> bytes:
     path = Path(name).expanduser()
-    advice = f'download ml-100k.zip from {OFFICIAL_PAGE} and name it, or set movielens="auto" or "synthetic"'
+    advice = f'download ml-100k.zip from {OFFICIAL_PAGE} and name it, set movielens="auto", or set dataset="synthetic"'
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise NoRatingsError(f"it has {path.stat().st_size} bytes instead of {U_DATA_BYTES}")

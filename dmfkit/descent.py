@@ -181,7 +181,8 @@ def _prepare(
         raise InputError(f"the factorization gives {start.shape} matrices, but the problem asks for {problem.shape}.")
     if settings.factor_rates and len(settings.factor_rates) != start.depth:
         raise InputError(
-            f"{len(settings.factor_rates)} factor_rates were given for depth {start.depth}: give one per factor, or none."
+            f"{len(settings.factor_rates)} factor_rates were given for depth {start.depth}: give one per factor, "
+            "or none."
         )
     if lr is not None and len(lr) != start.n_runs:
         raise InputError(f"{len(lr)} learning rates were given for {start.n_runs} runs: give one per run.")

@@ -46,7 +46,7 @@ class Evaluator:
         return self.problem.squares_and_residual_gradient(product)[0]
 
     def squares_and_gradient(self, state: Tensor, out: Tensor) -> Tensor:
-        """Sum of squared residuals, ``(runs,)``; the gradient of the problem's loss goes to `out`, shaped as `state`."""
+        """Sum of squared residuals, ``(runs,)``; the gradient of the loss goes to `out`, shaped as `state`."""
         runs = state.shape[0]
         factors, gradients = split_factors(state, self.widths), split_factors(out, self.widths)
         product = self._forward(factors, runs)

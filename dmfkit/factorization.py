@@ -62,7 +62,8 @@ class Factorization:
         for number, (right, left) in enumerate(pairwise(factors), start=1):
             if left.shape[-1] != right.shape[-2]:
                 raise InputError(
-                    f"factors {number + 1} and {number} do not fit: {tuple(left.shape[-2:])} times {tuple(right.shape[-2:])}."
+                    f"factors {number + 1} and {number} do not fit: "
+                    f"{tuple(left.shape[-2:])} times {tuple(right.shape[-2:])}."
                 )
         widths = (factors[0].shape[-1], *(factor.shape[-2] for factor in factors))
         return cls(torch.cat([factor.flatten(start_dim=1) for factor in factors], dim=1), widths)

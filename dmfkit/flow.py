@@ -39,8 +39,8 @@ class Flow:
     Attributes
     ----------
     rtol : float
-        Error allowed in one step, relative to the Frobenius norm of all factors together. That norm, unlike one entry by
-        entry, does not change when hidden layers are rotated, and neither does gradient flow.
+        Error allowed in one step, relative to the Frobenius norm of all factors together. That norm, unlike one entry
+        by entry, does not change when hidden layers are rotated, and neither does gradient flow.
     atol : float
         Added to ``rtol`` times that norm.
     stop : float
@@ -115,13 +115,16 @@ def gradient_flow(
     return integration.result()
 
 
-def largest_stable_lr(problem: Problem, start: Factorization, rtol: float = 1e-2) -> Tensor:
+def largest_stable_lr(
+    problem: Problem, start: Factorization, rtol: float = 1e-2, max_evaluations: int = 1000
+) -> Tensor:
     """Largest learning rate with which fixed-step descent can follow the gradient flow from `start`, ``(runs,)``.
 
-    Descent on a quadratic is stable for ``lr < 2 / (largest Hessian eigenvalue)``; that eigenvalue is estimated by power
-    iteration along the flow until the mean squared residual has fallen to 1e-6, and its maximum taken.
+    Descent on a quadratic is stable for ``lr < 2 / (largest Hessian eigenvalue)``; that eigenvalue is estimated by
+    power iteration along the flow until the mean squared residual has fallen to 1e-6, or for `max_evaluations`
+    evaluations of the gradient, and its maximum taken.
     """
-    return gradient_flow(problem, start, Flow(rtol=rtol, max_evaluations=20_000)).stable_lr
+    return gradient_flow(problem, start, Flow(rtol=rtol, max_evaluations=max_evaluations)).stable_lr
 
 
 class _Integration:

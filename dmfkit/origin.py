@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
+import xarray as xr
+
 MIME_TYPE = "application/vnd.dmfkit.origin+json"
 
 
@@ -29,6 +31,12 @@ class Origin:
     device: str
     stored: bool
     wall_seconds: float
+
+    @classmethod
+    def of(cls, what: str, dataset: xr.Dataset) -> Origin:
+        """Read the origin of a sweep's dataset off its attributes."""
+        attributes = dataset.attrs
+        return cls(what, attributes["device"], bool(attributes["loaded_from_store"]), attributes["total_wall_seconds"])
 
     def __str__(self) -> str:
         how = "loaded from stored results, once computed" if self.stored else "computed in this run"

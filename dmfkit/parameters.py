@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from dmfkit.errors import InputError
 from dmfkit.parameter_cells import assignments, brief, find_cells, literals, read_text
-from dmfkit.vocabulary import VOCABULARY
+from dmfkit.vocabulary import TECHNICAL, VOCABULARY
 
 # `papermill --inject-paths` adds these two when it is asked to; they set nothing in a chapter.
 PAPERMILL_NAMES = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")
@@ -41,8 +41,8 @@ class Parameters:
 
     @property
     def changed(self) -> Mapping[str, Any]:
-        """The values that differ from the paper's own, by name."""
-        return MappingProxyType({n: v for n, v in self.values.items() if v != self.paper[n]})
+        """The values that differ from the paper's own, by name; those that say only where to compute do not count."""
+        return MappingProxyType({n: v for n, v in self.values.items() if v != self.paper[n] and n not in TECHNICAL})
 
     def __getattr__(self, name: str) -> Any:
         # `copy` asks for attributes before the fields exist.
@@ -59,7 +59,7 @@ class Parameters:
         head = "".join(f'<th scope="col">{t}</th>' for t in ("parameter", "value", "the paper's", "meaning"))
         rows = []
         for name, value in self.values.items():
-            paper = f"<code>{html.escape(_show(self.paper[name]))}</code>" if name in self.changed else "same"
+            paper = "same" if value == self.paper[name] else f"<code>{html.escape(_show(self.paper[name]))}</code>"
             rows.append(
                 f'<tr><th scope="row"><code>{html.escape(name)}</code></th>'
                 f"<td><code>{html.escape(_show(value))}</code></td><td>{paper}</td>"

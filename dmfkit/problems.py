@@ -46,7 +46,8 @@ class Problem(ABC):
     def __post_init__(self) -> None:
         if self.normalisation not in get_args(Normalisation):
             raise InputError(
-                f"normalisation = {self.normalisation!r} is not allowed: choose 'half_sum' (0.5 * sum of squares) or 'mean'."
+                f"normalisation = {self.normalisation!r} is not allowed: choose 'half_sum' (0.5 * sum of squares) "
+                "or 'mean'."
             )
 
     @property
@@ -191,7 +192,8 @@ def random_low_rank(shape: tuple[int, int], rank: int, seed: int, target_norm: f
     """
     if not 1 <= rank <= min(shape):
         raise InputError(
-            f"rank = {rank} is not allowed: the rank of a {shape[0]} x {shape[1]} matrix lies between 1 and {min(shape)}."
+            f"rank = {rank} is not allowed: the rank of a {shape[0]} x {shape[1]} matrix lies between 1 and "
+            f"{min(shape)}."
         )
     generator = torch.Generator().manual_seed(seed)
     left = torch.randn(shape[0], rank, generator=generator, dtype=torch.float64)
@@ -216,8 +218,8 @@ def matrix_completion(
     shape = tuple(ground_truth.shape)
     if not 1 <= n_observed <= math.prod(shape):
         raise InputError(
-            f"n_observed = {n_observed} is not allowed: a {shape[0]} x {shape[1]} matrix has {math.prod(shape)} entries, "
-            f"so choose between 1 and {math.prod(shape)}."
+            f"n_observed = {n_observed} is not allowed: a {shape[0]} x {shape[1]} matrix has {math.prod(shape)} "
+            f"entries, so choose between 1 and {math.prod(shape)}."
         )
     # Another stream than the ground truth's, which may well have been drawn with the same seed.
     generator = torch.Generator().manual_seed(seed + 2**32)

@@ -32,6 +32,11 @@ class Snapshot:
         return self.factorization.end_to_end()
 
     @cached_property
+    def singular_values(self) -> Tensor:
+        """Singular values of the product matrices, ``(runs, min(d, d_in))``."""
+        return spectra.singular_values(self.end_to_end)
+
+    @cached_property
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
         """Thin singular value decomposition of the product matrices."""
         left, values, right = torch.linalg.svd(self.end_to_end, full_matrices=False)
@@ -87,7 +92,7 @@ class SingularValues:
         return {"singular_value": ("index",)}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
-        return {"singular_value": spectra.singular_values(snapshot.end_to_end)[:, : self.count]}
+        return {"singular_value": snapshot.singular_values[:, : self.count]}
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class EffectiveRank:
         return {"effective_rank": ()}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
-        return {"effective_rank": spectra.effective_rank(spectra.singular_values(snapshot.end_to_end))}
+        return {"effective_rank": spectra.effective_rank(snapshot.singular_values)}
 
 
 @dataclass(frozen=True)

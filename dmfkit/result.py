@@ -72,7 +72,7 @@ class Result:
             )
         stable = float(self.stable_lr[run])
         return (
-            f"Diverged after {steps} steps; lower lr below {stable:.2g}, the largest stable value along the gradient flow."
+            f"Diverged after {steps} steps; lower lr below {stable:.2g}, the largest stable value along the flow."
             if stable == stable
             else f"Diverged after {steps} steps; lower lr."
         )

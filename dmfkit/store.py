@@ -1,8 +1,8 @@
 """Stored results: netCDF files, written whole or not at all, keyed by everything that determines their numbers.
 
-A result's key is a checksum of its specification (task, start, method, grid, recorders) and of `NUMERICS`, which is raised
-whenever a change of the code changes numbers. Results are looked for in the folder of published results that comes
-with the book and in a working folder; they are only ever written to the working folder.
+A result's key is a checksum of its specification (task, start, method, grid, recorders) and of `NUMERICS`, which is
+raised whenever a change of the code changes numbers. Results are looked for in the folder of published results that
+comes with the book and in a working folder; they are only ever written to the working folder.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def open_store(results: str = "") -> Store:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(
-            f"results folder {str(store.working)!r} cannot be written to ({reason}): name a folder that you may write to, "
-            "for example results = '/tmp/results'."
+            f"results folder {str(store.working)!r} cannot be written to ({reason}): name a folder that you may write "
+            "to, for example results = '/tmp/results'."
         ) from None
     return store
 

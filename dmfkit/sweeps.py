@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from .provenance import run_provenance
 from .record import Recorder
 from .result import Result
 from .store import Store, read, specification_key, write
-from .tasks import Start, Task, field_names, with_fields
+from .tasks import Start, Task, field_names, key_values, with_fields
 
 # Runs in one batch. Larger batches gain nothing on two cores at d = 100 and would be lost whole by an interruption.
 RUNS_PER_BATCH = 12
@@ -73,16 +73,12 @@ class Sweep:
     @property
     def specification(self) -> dict[str, Any]:
         """Everything that determines the numbers, as plain values."""
-
-        def plain(part: Any) -> dict[str, Any]:
-            return {"kind": type(part).__name__, **asdict(part)}
-
         return {
-            "task": plain(self.task),
-            "start": plain(self.start),
-            "method": plain(self.method),
+            "task": key_values(self.task),
+            "start": key_values(self.start),
+            "method": key_values(self.method),
             "grid": {name: list(values) for name, values in self.grid.items()},
-            "record": [plain(recorder) for recorder in self.record],
+            "record": [key_values(recorder) for recorder in self.record],
             "record_at": [float(moment) for moment in self.record_at],
         }
 
@@ -135,9 +131,10 @@ def sweep(
     -------
     xarray.Dataset
         Dimensions are the swept names. Holds, for the end of every run, ``status`` (see `Status`), ``n_steps``,
-        ``n_evaluations``, ``flow_time``, ``stable_lr``, ``initial_norm`` (``||W(0)||_F``), ``final_mean_square``, ``final_singular_value``,
-        ``final_effective_rank``, ``final_nuclear_norm`` and, where the truth is known, ``final_relative_error``; and whatever was
-        recorded, with a further dimension ``step`` or ``time``. Attributes say what made it.
+        ``n_evaluations``, ``flow_time``, ``stable_lr``, ``initial_norm`` (``||W(0)||_F``), ``final_mean_square``,
+        ``final_singular_value``, ``final_effective_rank``, ``final_nuclear_norm`` and, where the truth is known,
+        ``final_relative_error``; and whatever was recorded, with a further dimension ``step`` or ``time``. Attributes
+        say what made it.
 
     Raises
     ------
@@ -268,7 +265,7 @@ def _dataset(plan: Sweep, truth: torch.Tensor | None, initial: Factorization, re
     for name, value in result.records.items():
         variables[name] = ((plan.moment, *extra[name]), value)
     dataset = xr.Dataset({name: (("run", *dims), value.cpu().numpy()) for name, (dims, value) in variables.items()})
-    # Numbered, so that spectra of different lengths can stand in one dataset.
+    # Numbered only until batches are joined, so that spectra of different lengths can stand in one dataset.
     return dataset.assign_coords(
         {name: np.arange(dataset.sizes[name]) for name in ("index", "final_index") if name in dataset.sizes}
     )
@@ -287,7 +284,6 @@ def _assemble(plan: Sweep, parts: list[xr.Dataset], device: torch.device) -> xr.
     coords: dict[str, Any] = {
         name: list(values) for name, values in plan.grid.items() if all(item is not None for item in values)
     }
-    coords |= {name: joined[name].values for name in ("index", "final_index") if name in joined.coords}
     if plan.record:
         coords[plan.moment] = np.asarray(plan.record_at, dtype=float if plan.moment == "time" else int)
     if "alignment_mean" in shaped:

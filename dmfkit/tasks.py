@@ -6,7 +6,7 @@ fields, write them into the result's attributes, and make the same problem again
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +23,7 @@ from .problems import (
     matrix_sensing,
     random_low_rank,
 )
+from .ratings import MOVIELENS_ITEMS, MOVIELENS_USERS
 
 
 class Task(Protocol):
@@ -105,23 +106,32 @@ class RatingsTask:
     data_seed : int
         For synthetic ratings.
     normalisation : {"half_sum", "mean"}
+    source : str
+        Where MovieLens is read from, see `movielens_100k`. Not part of a result's key: every source is checked against
+        the same hash.
     """
 
     data: str = "movielens-100k"
     n_ratings: int | None = None
-    n_users: int = 943
-    n_items: int = 1682
+    n_users: int = MOVIELENS_USERS
+    n_items: int = MOVIELENS_ITEMS
     data_seed: int = 0
     normalisation: Normalisation = "half_sum"
+    source: str = field(default="auto", metadata={"in_key": False})
 
     @property
     def shape(self) -> tuple[int, int]:
         return (self.n_users, self.n_items)
 
-    def ratings(self, source: str = "auto") -> Ratings:
+    def ratings(self) -> Ratings:
         """Read or make the ratings."""
         if self.data == "movielens-100k":
-            ratings = movielens_100k(source)
+            if self.shape != (MOVIELENS_USERS, MOVIELENS_ITEMS):
+                raise InputError(
+                    f"n_users = {self.n_users} and n_items = {self.n_items} are not allowed: MovieLens 100K has "
+                    f"{MOVIELENS_USERS} and {MOVIELENS_ITEMS}; only synthetic ratings come in other sizes."
+                )
+            ratings = movielens_100k(self.source)
         elif self.data == "synthetic":
             ratings = synthetic_ratings(self.n_users, self.n_items, self.n_ratings or 100_000, seed=self.data_seed)
         else:
@@ -155,6 +165,12 @@ class Start:
     init_scale: float = 1e-3
     seed: int = 0
     hidden_width: int | None = None
+
+
+def key_values(value: Any) -> dict[str, Any]:
+    """Return the class and the fields of a dataclass instance that determine numbers, as plain values."""
+    kept = {item.name: getattr(value, item.name) for item in fields(value) if item.metadata.get("in_key", True)}
+    return {"kind": type(value).__name__, **kept}
 
 
 def field_names(value: Any) -> set[str]:

@@ -79,6 +79,9 @@ def _choice(choices: Any, words: str, meaning: str) -> Parameter:
     return Parameter(TypeAdapter(choices), words, meaning, is_text=True)
 
 
+# These say where and how something is computed, not what: other values of them leave the paper's experiment as it is.
+TECHNICAL = frozenset({"device", "movielens", "recompute", "results"})
+
 _SEEDS = "whole numbers from 0 to 4294967295"
 
 VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
@@ -118,13 +121,18 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "n_records": _count("points kept along a trajectory"),
         "n_singular_values": _count("largest singular values kept"),
         # the real data
+        "dataset": _choice(Literal["movielens-100k", "synthetic"], '"movielens-100k" or "synthetic"', "ratings to fit"),
         "movielens": Parameter(
             TypeAdapter(_NonEmptyText),
-            '"auto", "synthetic" or the path of a MovieLens 100K u.data or zip file',
+            '"auto" or the path of a MovieLens 100K u.data or zip file',
             "where the MovieLens 100K ratings come from",
             is_text=True,
         ),
         "n_ratings": _count("ratings used, the first ones of the file"),
+        "n_users": _count("users, the rows of the rating matrix"),
+        "n_items": _count("items, the columns of the rating matrix"),
+        "movielens_horizon": _positive("0.4", "time at which the flow on the ratings ends"),
+        "movielens_lrs": _positives("[1e-3, 4e-4]", "learning rates on the ratings"),
         "movielens_hidden_width": _count("hidden width of the factorization of the ratings"),
         # how it is computed
         "device": _choice(Literal["auto", "cpu", "cuda"], '"auto", "cpu" or "cuda"', "processor that computes"),

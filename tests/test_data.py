@@ -255,7 +255,7 @@ def test_no_source_reachable_names_each_and_the_way_out(no_pip_index):
         "the official site (Network is unreachable)",
         "PyPI's recbole==1.2.1 (pip says: no index)",
         movielens.OFFICIAL_PAGE,
-        'movielens="synthetic"',
+        'dataset="synthetic"',
     ):
         assert words in sentence
     assert "PyPI" not in refusal(wheel=False)

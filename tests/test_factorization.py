@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -15,9 +16,7 @@ def test_full_width_represents_every_matrix(widths):
     target = torch.randn(widths[-1], widths[0], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     left, values, right = torch.linalg.svd(target, full_matrices=False)
     size = len(values)
-    factors = [
-        torch.zeros(rows, columns, dtype=torch.float64) for columns, rows in zip(widths, widths[1:], strict=False)
-    ]
+    factors = [torch.zeros(rows, columns, dtype=torch.float64) for columns, rows in pairwise(widths)]
     if len(factors) == 1:
         factors[0][:] = target
     else:

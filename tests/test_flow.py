@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -114,8 +115,7 @@ def test_descent_converges_to_the_flow_linearly_in_lr(small_completion, small_st
 def test_the_flow_conserves_the_balance_of_neighbours(small_completion, small_start):
     def invariants(factorization):
         factors = factorization.factors
-        pairs = zip(factors, factors[1:], strict=False)
-        return torch.stack([left.mT @ left - right @ right.mT for right, left in pairs])
+        return torch.stack([left.mT @ left - right @ right.mT for right, left in pairwise(factors)])
 
     before = invariants(small_start)
     result = gradient_flow(small_completion, small_start, Flow(rtol=1e-8, stop=1e-10))

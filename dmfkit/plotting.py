@@ -1,0 +1,162 @@
+"""Figures from datasets, in one style."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from dmfkit.result import Status
+
+WIDTH = 6.4  # inches: on a phone, labels of 11 points stay readable at this width
+MARKERS = ("o", "s", "^", "D")
+
+
+def use_style() -> None:
+    """Use the book's style for all figures of this kernel."""
+    with resources.as_file(resources.files("dmfkit") / "book.mplstyle") as path:
+        plt.style.use(str(path))
+
+
+def converged(dataset: xr.Dataset, name: str) -> xr.DataArray:
+    """Return variable `name` where the run converged, ``nan`` elsewhere."""
+    return dataset[name].where(dataset["status"] == int(Status.CONVERGED))
+
+
+def error_panels(descent: xr.Dataset, flow: xr.Dataset) -> Figure:
+    """Draw Figure 1 of Arora et al. (2019): reconstruction error against initial norm, a panel a depth and sample size.
+
+    Parameters
+    ----------
+    descent : Dataset
+        ``final_relative_error`` and ``status`` over ``n_observed, depth, init_scale, lr, seed``.
+    flow : Dataset
+        The same without ``lr``: the limit of small learning rates, drawn as a line in black.
+    """
+    depths, samples = descent["depth"].values, descent["n_observed"].values
+    figure, axes = plt.subplots(
+        *(len(depths), len(samples)),
+        figsize=(WIDTH if len(samples) > 1 else WIDTH * 0.7, 2.3 * len(depths) + 0.9),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
+    for row, depth in enumerate(depths):
+        for column, sample in enumerate(samples):
+            ax, here = axes[row, column], {"depth": depth, "n_observed": sample}
+            limit = converged(flow.sel(here), "final_relative_error")
+            ax.plot(limit["init_scale"], limit.mean("seed"), color="black", lw=1.0, label="gradient flow", zorder=1)
+            for number, lr in enumerate(descent["lr"].values):
+                _error_bars(ax, descent.sel(here).sel(lr=lr), number, f"descent, lr {lr:g}")
+            ax.set(xscale="log", yscale="log", title=f"depth {depth}, {sample} entries")
+    figure.supxlabel(r"expected Frobenius norm of the initial product, $c$")
+    figure.supylabel(r"error $\|W - W^*\|_F^2\,/\,\|W^*\|_F^2$")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    return figure
+
+
+def _error_bars(ax: Axes, runs: xr.Dataset, number: int, label: str) -> None:
+    """Mean and standard deviation over seeds; a cross on the upper edge where a run did not converge."""
+    error = converged(runs, "final_relative_error")
+    # Curves that coincide are shifted a little so that both can be seen.
+    shift = 1.08 ** (2 * number - 1)
+    ax.errorbar(
+        runs["init_scale"] * shift,
+        error.mean("seed"),
+        error.std("seed"),
+        marker=MARKERS[number % len(MARKERS)],
+        color=f"C{number}",
+        ls="none",
+        capsize=2.5,
+        label=label,
+    )
+    failed = error.isnull().any("seed").values
+    top = np.full(int(failed.sum()), 0.97)
+    ax.plot(
+        runs["init_scale"].values[failed] * shift,
+        top,
+        marker="x",
+        color=f"C{number}",
+        ls="none",
+        transform=ax.get_xaxis_transform(),
+    )
+
+
+def matrices(titled: Sequence[tuple[str, np.ndarray]], *, columns: int, limit: float) -> Figure:
+    """Draw matrices as heat maps with one colour scale from ``-limit`` to ``limit``; ``nan`` stays grey."""
+    rows = -(-len(titled) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, WIDTH / columns * rows * 1.04 + 0.3), squeeze=False)
+    image: AxesImage | None = None
+    for ax, (title, matrix) in zip(axes.flat, titled, strict=False):
+        image = ax.imshow(matrix, vmin=-limit, vmax=limit, interpolation="nearest")
+        ax.set(title=title, xticks=[], yticks=[], facecolor="0.85")
+        ax.grid(False)
+    for ax in axes.flat[len(titled) :]:
+        ax.set_visible(False)
+    if image is not None:
+        figure.colorbar(image, ax=list(axes.flat), shrink=0.6, location="bottom", aspect=40)
+    return figure
+
+
+def trajectories(
+    panels: Sequence[tuple[str, np.ndarray, np.ndarray]], *, xlabel: str, ylabel: str, **options: Any
+) -> Figure:
+    """Draw families of curves over time, one panel below the other.
+
+    Parameters
+    ----------
+    panels : sequence of (title, x, curves)
+        ``x`` of shape (moments,), ``curves`` of shape (moments, k), largest first.
+    xlabel, ylabel : str
+    **options
+        Passed to ``Axes.set`` of every panel.
+    """
+    figure, axes = plt.subplots(len(panels), 1, figsize=(WIDTH, 2.2 * len(panels) + 0.5), squeeze=False)
+    colours = plt.get_cmap("viridis")
+    for ax, (title, x, curves) in zip(axes[:, 0], panels, strict=True):
+        count = curves.shape[1]
+        for index in range(count):
+            ax.plot(x, curves[:, index], color=colours(0.9 * index / max(count - 1, 1)), lw=1.4)
+        ax.set(title=title, xlim=(0, x[-1]), **options)
+    figure.supxlabel(xlabel)
+    figure.supylabel(ylabel)
+    return figure
+
+
+def bands(
+    panels: Sequence[tuple[str, np.ndarray, dict[str, tuple[np.ndarray, np.ndarray]]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    **options: Any,
+) -> Figure:
+    """Draw means with shaded standard deviations, one panel below the other.
+
+    Parameters
+    ----------
+    panels : sequence of (title, x, {label: (mean, deviation)})
+    xlabel, ylabel : str
+    **options
+        Passed to ``Axes.set`` of every panel.
+    """
+    figure, axes = plt.subplots(len(panels), 1, figsize=(WIDTH, 2.5 * len(panels) + 0.5), squeeze=False)
+    for ax, (title, x, series) in zip(axes[:, 0], panels, strict=True):
+        for number, (label, (mean, deviation)) in enumerate(series.items()):
+            ax.plot(x, mean, color=f"C{number}", ls=("-", "--")[number % 2], label=label)
+            # Kept above zero, which a logarithmic axis does not have.
+            low = np.maximum(mean - deviation, 0.01 * mean)
+            ax.fill_between(x, low, mean + deviation, color=f"C{number}", alpha=0.25, lw=0)
+        ax.set(title=title, xlim=(0, x[-1]), **options)
+    figure.supxlabel(xlabel)
+    figure.supylabel(ylabel)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    return figure
