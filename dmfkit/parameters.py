@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import difflib
 import html
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
@@ -55,7 +57,7 @@ class Parameters:
         return [*super().__dir__(), *self.values]
 
     def _repr_html_(self) -> str:
-        """Show a table: parameter, value, the paper's value where it differs, meaning."""
+        """Show, folded, a table: parameter, value, the paper's value where it differs, meaning."""
         head = "".join(f'<th scope="col">{t}</th>' for t in ("parameter", "value", "the paper's", "meaning"))
         rows = []
         for name, value in self.values.items():
@@ -65,15 +67,37 @@ class Parameters:
                 f"<td><code>{html.escape(_show(value))}</code></td><td>{paper}</td>"
                 f"<td>{html.escape(VOCABULARY[name].meaning)}</td></tr>"
             )
+        differing = [name for name, value in self.values.items() if value != self.paper[name]]
+        said = (
+            f"{len(differing)} of {len(rows)} parameters differ from"
+            if differing
+            else f"All {len(rows)} parameters are"
+        )
         # Focusable, because on a phone the table can be wider than the page and has to be scrolled.
         return (
+            f"<details><summary>{said} the paper's own.</summary>"
             '<div role="region" aria-label="Parameters of this chapter" tabindex="0"'
             f' style="overflow-x: auto"><table><thead><tr>{head}</tr></thead>'
-            f"<tbody>{''.join(rows)}</tbody></table></div>"
+            f"<tbody>{''.join(rows)}</tbody></table></div></details>"
         )
 
 
-def read_parameters(namespace: Mapping[str, Any]) -> Parameters:
+def paper_settings(chapter: str) -> dict[str, Any]:
+    """Return a chapter's own settings as the package keeps them: an edited notebook cannot change these.
+
+    Raises
+    ------
+    InputError
+        If there is no such chapter.
+    """
+    text = resources.files("dmfkit").joinpath("paper_settings.json").read_text(encoding="utf-8")
+    settings: dict[str, dict[str, Any]] = json.loads(text)
+    if chapter not in settings:
+        raise InputError(f"{chapter!r} is no chapter of the book: the chapters are {', '.join(settings)}.")
+    return settings[chapter]
+
+
+def read_parameters(namespace: Mapping[str, Any], chapter: str = "") -> Parameters:
     """Check the parameters of the running notebook.
 
     Parameters
@@ -82,6 +106,8 @@ def read_parameters(namespace: Mapping[str, Any]) -> Parameters:
         The notebook's `globals()`. IPython's list `In` in it has the source of every cell run so far:
         the parameters cell, which starts with the comment ``# The paper's own settings``, and the cell
         that papermill injects after it.
+    chapter : str
+        Name of the chapter, whose own settings the package knows. Without it the parameters cell is taken at its word.
 
     Returns
     -------
@@ -105,6 +131,12 @@ def read_parameters(namespace: Mapping[str, Any]) -> Parameters:
                 f"The parameters cell sets {name}, which the book's vocabulary (dmfkit/vocabulary.py) lacks: "
                 f"{_allowed(name, VOCABULARY)}."
             )
+    if chapter:
+        known = paper_settings(chapter)
+        for name in known:
+            if name not in paper:
+                raise InputError(f"The parameters cell lacks {name}: put back the line {name} = {brief(known[name])}.")
+        paper = known
     values = {name: check_value(name, namespace[name]) for name in paper}
     _check_together(values)
     own_values = {name: check_value(name, value) for name, value in paper.items()}

@@ -15,7 +15,7 @@ from matplotlib.image import AxesImage
 
 from dmfkit.result import Status
 
-WIDTH = 6.4  # inches: on a phone, labels of 11 points stay readable at this width
+WIDTH = 5.6  # inches: on a phone, labels of 12 points stay readable at this width
 MARKERS = ("o", "s", "^", "D")
 
 
@@ -59,7 +59,7 @@ def error_panels(descent: xr.Dataset, flow: xr.Dataset) -> Figure:
     figure.supxlabel(r"expected Frobenius norm of the initial product, $c$")
     figure.supylabel(r"error $\|W - W^*\|_F^2\,/\,\|W^*\|_F^2$")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 3))
     return figure
 
 
@@ -158,5 +158,5 @@ def bands(
     figure.supxlabel(xlabel)
     figure.supylabel(ylabel)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 3))
     return figure

@@ -41,8 +41,7 @@ class Verdict:
     def _caveat(self) -> str:
         if not self.changed:
             return ""
-        values = ", ".join(f"{name} = {value}" for name, value in self.changed.items())
-        return f"Run with parameters other than the paper's ({values}), so this settles nothing."
+        return f"Run with other parameters than the paper's ({', '.join(self.changed)}), so this settles nothing."
 
     def _remarks(self) -> list[tuple[str, str]]:
         remarks = [("Measured", self.measured), ("Correction", self.correction), ("Reason", self.reason)]

@@ -6,6 +6,8 @@ import nbformat
 import pytest
 
 from dmfkit.book.strip import strip
+from dmfkit.parameter_cells import literals
+from dmfkit.parameters import paper_settings
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -39,3 +41,11 @@ def test_cell_ids_are_unique_and_chosen(notebook):
 def test_code_cells_are_short(notebook):
     lengths = {cell.id: len(cell.source.splitlines()) for cell in notebook.cells if cell.cell_type == "code"}
     assert {name: length for name, length in lengths.items() if length > LONGEST_CELL} == {}
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_the_parameters_cell_holds_what_the_package_knows_as_the_papers_settings(path):
+    cells = nbformat.read(path, as_version=4).cells
+    (cell,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    # On failure, copy the cell's values into dmfkit/paper_settings.json, or mend the cell.
+    assert literals(cell.source) == paper_settings(path.stem)

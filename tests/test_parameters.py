@@ -14,7 +14,8 @@ from papermill.cli import _resolve_type
 from papermill.parameterize import parameterize_notebook
 
 from dmfkit.errors import InputError
-from dmfkit.parameters import Parameters, check_value, read_parameters
+from dmfkit.parameter_cells import PARAMETERS_CELL
+from dmfkit.parameters import Parameters, check_value, paper_settings, read_parameters
 from dmfkit.vocabulary import VOCABULARY
 
 ROOT = Path(__file__).parents[1]
@@ -279,3 +280,19 @@ def test_papermill_stops_before_the_training(kernel_environment, tmp_path, given
     assert "parameters.py" not in shown
     assert len(shown.strip().splitlines()) == 3  # papermill's rule and heading, then the one sentence
     assert not (tmp_path / "trained.json").exists()
+
+
+def test_an_edited_parameters_cell_is_a_change_all_the_same():
+    # In a notebook the reader may write into the parameters cell itself; the package still knows the paper's settings.
+    settings = paper_settings("01_matrix_completion")
+    source = (
+        PARAMETERS_CELL + "\n" + "\n".join(f"{name} = {value!r}" for name, value in {**settings, "rank": 4}.items())
+    )
+    namespace = {"In": ["", source], **settings, "rank": 4}
+    assert dict(read_parameters(namespace, "01_matrix_completion").changed) == {"rank": 4}
+    assert dict(read_parameters(namespace).changed) == {}
+    lacking = {"In": ["", PARAMETERS_CELL + "\nd = 50"], "d": 50}
+    with pytest.raises(InputError, match="lacks rank"):
+        read_parameters(lacking, "01_matrix_completion")
+    with pytest.raises(InputError, match="no chapter of the book"):
+        read_parameters(namespace, "99_unknown")
