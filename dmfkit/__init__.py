@@ -3,17 +3,17 @@
 The book's chapters use what is listed here; everything else is machinery.
 """
 
-from .claims import claim, not_testable
-from .convex import NuclearNormSolution, minimum_nuclear_norm
-from .data import Ratings, movielens_100k, synthetic_ratings
-from .descent import Descent, gradient_descent
-from .errors import InputError
-from .factorization import Factorization, full_widths, gaussian_std
-from .flow import Flow, gradient_flow, largest_stable_lr
-from .initialisation import initialise
-from .origin import Origin
-from .parameters import Parameters, read_parameters
-from .problems import (
+from dmfkit.claims import claim, not_testable
+from dmfkit.convex import NuclearNormSolution, minimum_nuclear_norm
+from dmfkit.data import Ratings, movielens_100k, synthetic_ratings
+from dmfkit.descent import Descent, gradient_descent
+from dmfkit.errors import InputError
+from dmfkit.factorization import Factorization, full_widths, gaussian_std
+from dmfkit.flow import Flow, gradient_flow, largest_stable_lr
+from dmfkit.initialisation import initialise
+from dmfkit.origin import Origin
+from dmfkit.parameters import Parameters, read_parameters
+from dmfkit.problems import (
     FullObservation,
     MatrixCompletion,
     MatrixSensing,
@@ -21,12 +21,12 @@ from .problems import (
     matrix_sensing,
     random_low_rank,
 )
-from .record import Alignment, EffectiveRank, Loss, RelativeError, SingularValues
-from .result import Result, Status
-from .spectra import effective_rank, nuclear_norm, relative_error, singular_values
-from .store import Store, open_store
-from .sweeps import sweep
-from .tasks import CompletionTask, RatingsTask, SensingTask, Start
+from dmfkit.record import Alignment, EffectiveRank, Loss, RelativeError, SingularValues
+from dmfkit.result import Result, Status
+from dmfkit.spectra import effective_rank, nuclear_norm, relative_error, singular_values
+from dmfkit.store import Store, open_store
+from dmfkit.sweeps import sweep
+from dmfkit.tasks import CompletionTask, RatingsTask, SensingTask, Start
 
 __all__ = [
     "Alignment",

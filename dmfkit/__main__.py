@@ -13,6 +13,7 @@ from dmfkit.book import Layout
 from dmfkit.book import build as build_book
 from dmfkit.book.errors import BuildError
 from dmfkit.book.publish import publish_results
+from dmfkit.book.readme import FIGURE, draw_readme_figure
 from dmfkit.book.strip import strip_file
 from dmfkit.errors import InputError
 
@@ -39,10 +40,12 @@ def publish(
     jobs: Annotated[int | None, typer.Option(help="Chapters executed at a time [default: one per core].")] = None,
     root: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
 ) -> None:
-    """Compute the stored results anew, with the papers' settings, and replace those in notebooks/results."""
+    """Compute the stored results, and the README's figure, anew with the papers' settings."""
     layout = Layout(root.resolve(), (root / "_build" / "publish").resolve())
     for path in publish_results(layout, jobs):
         typer.echo(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
+    (layout.root / FIGURE).write_bytes(draw_readme_figure(layout))
+    typer.echo(f"{FIGURE}: drawn from them")
 
 
 @app.command()

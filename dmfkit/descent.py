@@ -10,13 +10,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .errors import InputError
-from .evaluation import Evaluator
-from .factorization import Factorization, split_factors
-from .flow import largest_stable_lr
-from .problems import Normalisation, Problem
-from .record import Log, Recorder
-from .result import Result, Status, allocate
+from dmfkit.errors import InputError
+from dmfkit.evaluation import Evaluator
+from dmfkit.factorization import Factorization, split_factors
+from dmfkit.flow import largest_stable_lr
+from dmfkit.problems import Normalisation, Problem, check_stop
+from dmfkit.record import Log, Recorder
+from dmfkit.result import Result, Status, allocate
 
 StepRule = Literal["fixed", "group_rmsprop"]
 
@@ -64,8 +64,7 @@ class Descent:
             raise InputError(
                 f"lr = {self.lr} is not allowed: a learning rate is a positive finite number, such as 1e-3."
             )
-        if not self.stop >= 0:
-            raise InputError(f"stop = {self.stop} is not allowed: it must be at least 0 (0 never stops), such as 1e-6.")
+        check_stop(self.stop)
         if self.max_steps < 0:
             raise InputError(f"max_steps = {self.max_steps} is not allowed: it must be at least 0.")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):

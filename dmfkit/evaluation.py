@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .factorization import split_factors
-from .problems import Problem
+from dmfkit.factorization import split_factors
+from dmfkit.problems import Problem
 
 
 class Evaluator:

@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from dmfkit.errors import InputError
 
 
 def split_factors(state: Tensor, widths: tuple[int, ...]) -> tuple[Tensor, ...]:

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .chebyshev import STAGE_FACTOR, chebyshev_step, stages_for
-from .errors import InputError
-from .evaluation import Evaluator
-from .factorization import Factorization
-from .problems import Normalisation, Problem
-from .record import Log, Recorder
-from .result import Result, Status, allocate
+from dmfkit.chebyshev import STAGE_FACTOR, chebyshev_step, stages_for
+from dmfkit.errors import InputError
+from dmfkit.evaluation import Evaluator
+from dmfkit.factorization import Factorization
+from dmfkit.problems import Normalisation, Problem, check_stop
+from dmfkit.record import Log, Recorder
+from dmfkit.result import Result, Status, allocate
 
 MAX_STAGES = 400
 # Accepted steps after which the spectral radius is estimated anew (a rejected step asks for it at once).
@@ -64,8 +64,7 @@ class Flow:
             raise InputError(
                 f"rtol = {self.rtol} is not allowed: a relative tolerance lies between 0 and 1, such as 1e-3."
             )
-        if not self.stop >= 0:
-            raise InputError(f"stop = {self.stop} is not allowed: it must be at least 0 (0 never stops), such as 1e-6.")
+        check_stop(self.stop)
         if not self.horizon > 0:
             raise InputError(f"horizon = {self.horizon} is not allowed: a flow time is a positive number.")
         if self.stop == 0 and math.isinf(self.horizon):

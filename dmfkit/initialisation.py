@@ -15,8 +15,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .errors import InputError
-from .factorization import Factorization, check_widths, gaussian_std
+from dmfkit.errors import InputError
+from dmfkit.factorization import Factorization, check_widths, gaussian_std
 
 Initialisation = Literal["gaussian", "identity", "orthogonal", "balanced"]
 

@@ -20,9 +20,15 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from dmfkit.errors import InputError
 
 Normalisation = Literal["half_sum", "mean"]
+
+
+def check_stop(stop: float) -> None:
+    """Raise `InputError` unless `stop` can be a threshold on a loss."""
+    if not stop >= 0:
+        raise InputError(f"stop = {stop} is not allowed: it must be at least 0 (0 never stops), such as 1e-6.")
 
 
 @dataclass(frozen=True)

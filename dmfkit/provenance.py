@@ -9,7 +9,7 @@ from importlib import metadata
 
 import torch
 
-from .paths import checkout
+from dmfkit.paths import checkout
 
 PACKAGES = ("torch", "numpy", "scipy", "xarray")
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import xarray as xr
 
-from . import record, tasks
-from .descent import Descent
-from .flow import Flow
-from .sweeps import Sweep, sweep
+from dmfkit import record, tasks
+from dmfkit.descent import Descent
+from dmfkit.flow import Flow
+from dmfkit.sweeps import Sweep, sweep
 
 _KINDS: dict[str, Any] = {
     kind.__name__: kind

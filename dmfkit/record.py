@@ -14,9 +14,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from . import spectra
-from .factorization import Factorization
-from .problems import Problem
+from dmfkit import spectra
+from dmfkit.factorization import Factorization
+from dmfkit.problems import Problem
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from .factorization import Factorization
+from dmfkit.factorization import Factorization
 
 
 class Status(IntEnum):

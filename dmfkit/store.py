@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .errors import InputError
-from .paths import published_results, working_results
+from dmfkit.errors import InputError
+from dmfkit.paths import published_results, working_results
 
 # Raise when a change of the engine changes results beyond rounding; every stored result is then computed anew.
 NUMERICS = 1

@@ -19,18 +19,18 @@ import numpy as np
 import torch
 import xarray as xr
 
-from . import spectra
-from .descent import Descent, gradient_descent
-from .errors import InputError
-from .factorization import Factorization, full_widths
-from .flow import Flow, gradient_flow
-from .initialisation import initialise
-from .progress import Progress
-from .provenance import run_provenance
-from .record import Recorder
-from .result import Result
-from .store import Store, read, specification_key, write
-from .tasks import Start, Task, field_names, key_values, with_fields
+from dmfkit import spectra
+from dmfkit.descent import Descent, gradient_descent
+from dmfkit.errors import InputError
+from dmfkit.factorization import Factorization, full_widths
+from dmfkit.flow import Flow, gradient_flow
+from dmfkit.initialisation import initialise
+from dmfkit.progress import Progress
+from dmfkit.provenance import run_provenance
+from dmfkit.record import Recorder
+from dmfkit.result import Result
+from dmfkit.store import Store, read, specification_key, write
+from dmfkit.tasks import Start, Task, field_names, key_values, with_fields
 
 # Runs in one batch. Larger batches gain nothing on two cores at d = 100 and would be lost whole by an interruption.
 RUNS_PER_BATCH = 12

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .data import Ratings, movielens_100k, synthetic_ratings
-from .errors import InputError
-from .problems import (
+from dmfkit.data import Ratings, movielens_100k, synthetic_ratings
+from dmfkit.errors import InputError
+from dmfkit.problems import (
     MatrixCompletion,
     MatrixSensing,
     Normalisation,
@@ -23,7 +23,7 @@ from .problems import (
     matrix_sensing,
     random_low_rank,
 )
-from .ratings import MOVIELENS_ITEMS, MOVIELENS_USERS
+from dmfkit.ratings import MOVIELENS_ITEMS, MOVIELENS_USERS
 
 
 class Task(Protocol):
@@ -38,14 +38,14 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True)
-class CompletionTask:
-    """Complete a random low-rank ``d x d`` matrix from some of its entries.
+class LowRankTask:
+    """Find a random low-rank ``d x d`` matrix; the base of tasks that differ in what is observed of it.
 
     Attributes
     ----------
     d, rank, n_observed : int
     data_seed : int
-        Draws the matrix and the order in which entries are observed.
+        Draws the matrix and what is observed of it.
     normalisation : {"half_sum", "mean"}
         Of the training loss.
     target_norm : float, optional
@@ -61,34 +61,30 @@ class CompletionTask:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Shape ``(d, d)`` of the matrix."""
         return (self.d, self.d)
 
     def ground_truth(self) -> Tensor:
-        """Return the matrix to be completed, ``(d, d)``."""
+        """Return the matrix to be found, ``(d, d)``."""
         return random_low_rank(self.shape, self.rank, self.data_seed, self.target_norm)
 
+
+@dataclass(frozen=True)
+class CompletionTask(LowRankTask):
+    """Complete the matrix from `n_observed` of its entries; fields as in `LowRankTask`."""
+
     def problem(self) -> MatrixCompletion:
+        """Make the problem, on the CPU in float64."""
         return matrix_completion(self.ground_truth(), self.n_observed, self.data_seed, self.normalisation)
 
 
 @dataclass(frozen=True)
-class SensingTask:
-    """Find a random low-rank ``d x d`` matrix from Gaussian measurements; fields as in `CompletionTask`."""
-
-    d: int = 100
-    rank: int = 5
-    n_observed: int = 2000
-    data_seed: int = 0
-    normalisation: Normalisation = "half_sum"
-    target_norm: float | None = None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self.d, self.d)
+class SensingTask(LowRankTask):
+    """Find the matrix from `n_observed` Gaussian measurements; fields as in `LowRankTask`."""
 
     def problem(self) -> MatrixSensing:
-        truth = random_low_rank(self.shape, self.rank, self.data_seed, self.target_norm)
-        return matrix_sensing(truth, self.n_observed, self.data_seed, self.normalisation)
+        """Make the problem, on the CPU in float64."""
+        return matrix_sensing(self.ground_truth(), self.n_observed, self.data_seed, self.normalisation)
 
 
 @dataclass(frozen=True)

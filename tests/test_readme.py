@@ -12,6 +12,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from dmfkit.book.layout import Layout
+from dmfkit.book.readme import FIGURE, draw_readme_figure
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -58,6 +61,13 @@ def test_using_the_package(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert "final_relative_error" in done.stdout
+
+
+def test_the_figure_is_the_one_that_the_stored_results_give():
+    # Same results, same versions: the same bytes. On failure, draw it anew by python -m dmfkit publish-results.
+    layout = Layout(ROOT, ROOT / "_build")
+    assert (ROOT / FIGURE).read_bytes() == draw_readme_figure(layout)
+    assert str(FIGURE) in README
 
 
 def test_make_targets_exist():
