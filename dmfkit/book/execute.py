@@ -105,7 +105,7 @@ def _environment(progress: Path, jobs: int) -> dict[str, str]:
     package_root = str(Path(dmfkit.__path__[0]).parent)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return {
-        # Threads that wait for each other sleep. Spinning, the default, slows a busy machine down a hundredfold.
+        # Threads that wait for each other sleep. Spinning, the default, makes a busy machine many times slower.
         "OMP_WAIT_POLICY": "PASSIVE",
         **os.environ,
         **dict.fromkeys(names, threads),
