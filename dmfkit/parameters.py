@@ -57,8 +57,8 @@ class Parameters:
         return [*super().__dir__(), *self.values]
 
     def _repr_html_(self) -> str:
-        """Show, folded, a table: parameter, value, the paper's value where it differs, meaning."""
-        head = "".join(f'<th scope="col">{t}</th>' for t in ("parameter", "value", "the paper's", "meaning"))
+        """Show, folded, a table: parameter, value, the chapter's value where it differs, meaning."""
+        head = "".join(f'<th scope="col">{t}</th>' for t in ("parameter", "value", "the chapter's", "meaning"))
         rows = []
         for name, value in self.values.items():
             paper = "same" if value == self.paper[name] else f"<code>{html.escape(_show(self.paper[name]))}</code>"
@@ -71,11 +71,11 @@ class Parameters:
         said = (
             f"{len(differing)} of {len(rows)} parameters differ from"
             if differing
-            else f"All {len(rows)} parameters are"
+            else f"All {len(rows)} parameters have"
         )
         # Focusable, because on a phone the table can be wider than the page and has to be scrolled.
         return (
-            f"<details><summary>{said} the paper's own.</summary>"
+            f"<details><summary>{said} the chapter's own values: the paper's, and ours where it gives none.</summary>"
             '<div role="region" aria-label="Parameters of this chapter" tabindex="0"'
             f' style="overflow-x: auto"><table><thead><tr>{head}</tr></thead>'
             f"<tbody>{''.join(rows)}</tbody></table></div></details>"

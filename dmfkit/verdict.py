@@ -60,11 +60,12 @@ class Verdict:
             for check, held in self.checks.items()
         )
         remarks = "".join(f"<p><em>{label}:</em> {escape(text)}</p>" for label, text in self._remarks())
+        rule = f"<details><summary>The ledger's rule</summary><p>{escape(self.entry.how_to_check)}</p></details>"
         return (
             f'<div class="dmfkit-verdict dmfkit-{kind}" id="claim-{escape(self.entry.id)}">'
             f'<p><strong class="dmfkit-outcome">{escape(self.outcome.capitalize())}</strong> '
             f"<code>{escape(self.entry.id)}</code> <span>{escape(self.entry.locus)}</span></p>"
-            f"<p>{escape(self.entry.statement)}</p>{f'<ul>{checks}</ul>' if checks else ''}{remarks}</div>"
+            f"<p>{escape(self.entry.statement)}</p>{f'<ul>{checks}</ul>' if checks else ''}{remarks}{rule}</div>"
         )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:  # noqa: ARG002
