@@ -18,7 +18,8 @@ def device_name(device: torch.device) -> str:
     """Describe the processor, for example ``"CPU (2 threads, x86_64)"`` or a GPU's own name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU ({torch.get_num_threads()} threads, {platform.machine()})"
+    threads = torch.get_num_threads()
+    return f"CPU ({threads} thread{'s' if threads != 1 else ''}, {platform.machine()})"
 
 
 def commit() -> str:
