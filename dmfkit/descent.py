@@ -60,10 +60,7 @@ class Descent:
     dtype: Literal["float64", "float32"] = "float64"
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise InputError(
-                f"lr = {self.lr} is not allowed: a learning rate is a positive finite number, such as 1e-3."
-            )
+        _check_lr(self.lr)
         check_stop(self.stop)
         if self.max_steps < 0:
             raise InputError(f"max_steps = {self.max_steps} is not allowed: it must be at least 0.")
@@ -172,6 +169,11 @@ def gradient_descent(
     return Result(Factorization(final, widths), records=log.data, **out)
 
 
+def _check_lr(lr: float) -> None:
+    if not (math.isfinite(lr) and lr > 0):
+        raise InputError(f"lr = {lr} is not allowed: a learning rate is a positive finite number, such as 1e-3.")
+
+
 def _prepare(
     problem: Problem, start: Factorization, settings: Descent, lr: Sequence[float] | None
 ) -> tuple[Tensor, Tensor, float]:
@@ -186,8 +188,7 @@ def _prepare(
     if lr is not None and len(lr) != start.n_runs:
         raise InputError(f"{len(lr)} learning rates were given for {start.n_runs} runs: give one per run.")
     for value in lr or ():
-        if not (math.isfinite(value) and value > 0):
-            raise InputError(f"lr = {value} is not allowed: a learning rate is a positive finite number, such as 1e-3.")
+        _check_lr(value)
     state = start.state.clone()
     values = list(lr) if lr is not None else [settings.lr] * start.n_runs
     rates = torch.tensor(values, dtype=state.dtype, device=state.device)

@@ -184,6 +184,12 @@ def _check_together(values: Mapping[str, Any]) -> None:
                 f"{name} = {values[name]} is not allowed with d = {d}: {name} must be at most d, "
                 "so lower it or raise d."
             )
+    kept, rank = values.get("n_singular_values"), values.get("rank")
+    if kept is not None and rank is not None and kept <= rank:
+        raise InputError(
+            f"n_singular_values = {kept} is not allowed with rank = {rank}: it must exceed the rank, because the "
+            "chapter looks at the first value beyond it, so raise it or lower the rank."
+        )
     for n in values.get("n_observed", ()):
         if n > d * d:
             raise InputError(

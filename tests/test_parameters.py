@@ -296,3 +296,10 @@ def test_an_edited_parameters_cell_is_a_change_all_the_same():
         read_parameters(lacking, "01_matrix_completion")
     with pytest.raises(InputError, match="no chapter of the book"):
         read_parameters(namespace, "99_unknown")
+
+
+def test_the_first_value_beyond_the_rank_must_be_kept():
+    settings = {**paper_settings("05_dynamics_in_experiments"), "rank": 10}
+    source = PARAMETERS_CELL + "\n" + "\n".join(f"{name} = {value!r}" for name, value in settings.items())
+    with pytest.raises(InputError, match="n_singular_values = 10 is not allowed with rank = 10"):
+        read_parameters({"In": ["", source], **settings}, "05_dynamics_in_experiments")
