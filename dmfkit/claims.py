@@ -15,9 +15,9 @@ import numpy as np
 
 from dmfkit.errors import InputError
 from dmfkit.ledger import LedgerEntry, ledger
-from dmfkit.verdict import Outcome, Verdict
+from dmfkit.verdict import Difference, Erratum, Outcome, Verdict
 
-__all__ = ["LedgerEntry", "Parameters", "Verdict", "claim", "ledger", "not_testable"]
+__all__ = ["Difference", "Erratum", "LedgerEntry", "Parameters", "Verdict", "claim", "ledger", "not_testable"]
 
 
 class Parameters(Protocol):
@@ -36,6 +36,8 @@ def claim(
     parameters: Parameters,
     correction: str = "",
     reason: str = "",
+    erratum: Erratum | None = None,
+    difference: Difference | None = None,
 ) -> Verdict:
     """Settle one claim of the ledger by what was measured.
 
@@ -56,16 +58,23 @@ def claim(
         correction".
     reason
         Why the claim holds only partly or not at all. Needed there under the paper's own parameters.
+    erratum
+        What the paper prints wrongly, for the page of errata. Needs `correction`, which says the same in plain words.
+    difference
+        Where the text and the released code disagree, for the page on paper and code.
 
     Raises
     ------
     InputError
-        For an unknown id, a `holds` that is not a truth value, an empty `measured`, or a missing reason.
+        For an unknown id, a `holds` that is not a truth value, an empty `measured`, a missing reason, or an erratum
+        without a correction.
     """
     entry = _entry(claim_id)
     checks = _truth_values(claim_id, holds)
     if not isinstance(measured, str) or not measured.strip():
         raise InputError(f"The claim {claim_id!r} has measured = {measured!r}: pass a sentence of what was measured.")
+    if erratum is not None and not correction.strip():
+        raise InputError(f"The claim {claim_id!r} has an erratum: say in correction=... what was corrected.")
     outcome: Outcome = "partly"
     if all(checks.values()):
         outcome = "reproduced with a correction" if correction else "reproduced"
@@ -86,6 +95,8 @@ def claim(
         # A chapter writes the reason beforehand; it says nothing about a claim that holds.
         reason if needs_reason else "",
         changed,
+        erratum,
+        difference,
     )
 
 

@@ -1,4 +1,4 @@
-"""Minimum nuclear norm under observed entries, with a certificate that does not rest on the solver."""
+"""Minimum nuclear norm by a general solver through CVXPY, with a certificate that does not rest on the solver."""
 
 from __future__ import annotations
 
@@ -20,22 +20,25 @@ _PACKAGES = {"SCS": "scs", "CLARABEL": "clarabel", "MOSEK": "mosek", "COPT": "co
 
 @dataclass(frozen=True, eq=False)
 class NuclearNormSolution:
-    """A completion of least nuclear norm: dual_bound <= the minimum <= value, up to rounding.
+    """A matrix of least nuclear norm that agrees with observations: dual_bound <= minimum <= value, up to rounding.
 
     Attributes
     ----------
     matrix : ndarray, shape (d, d')
-        The solver's matrix, with the observed entries then set to their exact values.
+        The solver's matrix, then moved to the nearest one that agrees with the observations.
     value : float
         Nuclear norm of `matrix`, which is feasible: an upper bound of the minimum.
     status : str
-        What the solver reported; only "optimal" gets this far.
+        What the solver reported: "optimal"; or "limit" if `least_nuclear_norm` met its limit of iterations first.
     max_violation : float
-        Largest error of the solver's own matrix on an observed entry, before that was set.
+        Largest error on an observation: of a general solver's own matrix, before it was moved; of `matrix` itself where
+        `least_nuclear_norm` found it.
     certificate : ndarray, shape (d, d')
-        Y, zero outside of the observed entries, with largest singular value 1.
+        ``Y = A^dagger(multipliers)``, with largest singular value 1; zero outside of observed entries.
+    multipliers : ndarray, shape (m,)
+        Dual variables of the observations, for observed entries in the order of the mask's true entries.
     dual_bound : float
-        <Y, observed values>: by duality of nuclear and spectral norm a lower bound of the minimum.
+        ``<multipliers, y> = <Y, W>``: by duality of nuclear and spectral norm a lower bound of the minimum.
     gap : float
         (value - dual_bound) / value.
     solver, solver_version : str
@@ -51,6 +54,7 @@ class NuclearNormSolution:
     status: str
     max_violation: float
     certificate: NDArray[np.float64]
+    multipliers: NDArray[np.float64]
     dual_bound: float
     gap: float
     solver: str
@@ -123,6 +127,7 @@ def minimum_nuclear_norm(
         status=problem.status,
         max_violation=max_violation,
         certificate=certificate,
+        multipliers=certificate[where],
         dual_bound=dual_bound,
         gap=(value - dual_bound) / value,
         solver=solver,

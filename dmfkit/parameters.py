@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from dmfkit.errors import InputError
 from dmfkit.parameter_cells import assignments, brief, find_cells, literals, read_text
+from dmfkit.parameter_pairs import check_together
 from dmfkit.vocabulary import TECHNICAL, VOCABULARY
 
 # `papermill --inject-paths` adds these two when it is asked to; they set nothing in a chapter.
@@ -138,7 +139,7 @@ def read_parameters(namespace: Mapping[str, Any], chapter: str = "") -> Paramete
                 raise InputError(f"The parameters cell lacks {name}: put back the line {name} = {brief(known[name])}.")
         paper = known
     values = {name: check_value(name, namespace[name]) for name in paper}
-    _check_together(values)
+    check_together(values)
     own_values = {name: check_value(name, value) for name, value in paper.items()}
     return Parameters(MappingProxyType(values), MappingProxyType(own_values))
 
@@ -172,30 +173,6 @@ def check_value(name: str, value: Any) -> Any:
         return parameter.adapter.validate_python(read)
     except (ValidationError, OverflowError) as error:
         raise InputError(f"{name} = {brief(given)} is not allowed: {name} must be {parameter.allowed}.") from error
-
-
-def _check_together(values: Mapping[str, Any]) -> None:
-    d = values.get("d")
-    if d is None:
-        return
-    for name in ("rank", "n_singular_values"):
-        if values.get(name, 0) > d:
-            raise InputError(
-                f"{name} = {values[name]} is not allowed with d = {d}: {name} must be at most d, "
-                "so lower it or raise d."
-            )
-    kept, rank = values.get("n_singular_values"), values.get("rank")
-    if kept is not None and rank is not None and kept <= rank:
-        raise InputError(
-            f"n_singular_values = {kept} is not allowed with rank = {rank}: it must exceed the rank, because the "
-            "chapter looks at the first value beyond it, so raise it or lower the rank."
-        )
-    for n in values.get("n_observed", ()):
-        if n > d * d:
-            raise InputError(
-                f"n_observed has {n}, but a {d} by {d} matrix (d = {d}) has only {d * d} entries: "
-                f"n_observed must be at most {d * d}, so lower it or raise d."
-            )
 
 
 def _allowed(name: str, names: Iterable[str]) -> str:

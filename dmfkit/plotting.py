@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -88,6 +88,82 @@ def _error_bars(ax: Axes, runs: xr.Dataset, number: int, label: str) -> None:
         ls="none",
         transform=ax.get_xaxis_transform(),
     )
+
+
+def by_init_scale(
+    runs: xr.Dataset,
+    rows: Sequence[tuple[str, str, Mapping[str, Any]]],
+    references: Mapping[str, Mapping[str, xr.DataArray]] | None = None,
+    *,
+    limit: xr.Dataset | None = None,
+    observed: str = "measurements",
+    sharey: Literal["row"] | bool = "row",
+) -> Figure:
+    """Draw measured quantities against the initial norm: a row a quantity, a column a number of observations.
+
+    Parameters
+    ----------
+    runs : Dataset
+        Over ``n_observed, depth, init_scale, seed``, with ``status``; runs that did not converge are left out.
+    rows : sequence of (name, label, options)
+        Variables of `runs`, their axis labels, and options for ``Axes.set``.
+    references : mapping, optional
+        For each label of a horizontal line its values over ``n_observed``, by the name of the variable.
+    limit : Dataset, optional
+        The same for gradient flow: drawn as lines, and `runs` as points then.
+    observed : str
+        What the observations are called in the titles.
+    sharey : {"row", False}
+        Whether the panels of a row share their axis.
+    """
+    samples, depths = runs["n_observed"].values, runs["depth"].values
+    figure, axes = plt.subplots(
+        *(len(rows), len(samples)),
+        figsize=(WIDTH if len(samples) > 1 else WIDTH * 0.7, 2.3 * len(rows) + 0.9),
+        sharex=True,
+        sharey=sharey,
+        squeeze=False,
+    )
+    for row, (name, label, settings) in enumerate(rows):
+        axes[row, 0].set_ylabel(label)
+        for column, sample in enumerate(samples):
+            ax, here = axes[row, column], converged(runs.sel(n_observed=sample), name)
+            lines = None if limit is None else converged(limit.sel(n_observed=sample), name).mean("seed", skipna=False)
+            for number, (line, values) in enumerate((references or {}).items()):
+                if name in values:
+                    height = float(values[name].sel(n_observed=sample))
+                    # The first a dashed line, further ones broad and grey below it, since they may coincide.
+                    look: dict[str, Any] = (
+                        {"color": "0.75", "lw": 4.0, "zorder": 0}
+                        if number
+                        else {"color": "black", "ls": "--", "lw": 1.0}
+                    )
+                    ax.axhline(height, label=line, **look)
+            for number, depth in enumerate(depths):
+                one, shift = here.sel(depth=depth), 1.0
+                if lines is not None:
+                    ax.plot(lines["init_scale"], lines.sel(depth=depth), color=f"C{number}", lw=1.0)
+                    # Points that coincide are shifted a little so that all can be seen.
+                    shift = 1.15 ** (number - (len(depths) - 1) / 2)
+                ax.errorbar(
+                    *(one["init_scale"] * shift, one.mean("seed", skipna=False), one.std("seed", skipna=False)),
+                    marker=MARKERS[number % len(MARKERS)],
+                    color=f"C{number}",
+                    lw=1.0,
+                    ls="-" if lines is None else "none",
+                    elinewidth=1.0,
+                    capsize=2.5,
+                    label=f"depth {depth}",
+                )
+            ax.set(xscale="log", **settings)
+            if row == 0:
+                ax.set_title(f"{sample} {observed}")
+    figure.supxlabel(r"expected Frobenius norm of the initial product, $c$")
+    labelled = {
+        label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(labelled.values(), labelled.keys(), loc="outside upper center", ncols=min(len(labelled), 3))
+    return figure
 
 
 def matrices(titled: Sequence[tuple[str, np.ndarray]], *, columns: int, limit: float) -> Figure:

@@ -25,6 +25,50 @@ from dmfkit.errors import InputError
 Normalisation = Literal["half_sum", "mean"]
 
 
+def check_normalisation(normalisation: str) -> None:
+    """Raise `InputError` unless `normalisation` is one of the two of this module."""
+    if normalisation not in get_args(Normalisation):
+        raise InputError(
+            f"normalisation = {normalisation!r} is not allowed: choose 'half_sum' (0.5 * sum of squares) or 'mean'."
+        )
+
+
+def check_rank(shape: tuple[int, ...], rank: int) -> None:
+    """Raise `InputError` unless a matrix of this shape can have this rank."""
+    if not 1 <= rank <= min(shape):
+        raise InputError(
+            f"rank = {rank} is not allowed: the rank of a {shape[0]} x {shape[1]} matrix lies between 1 and "
+            f"{min(shape)}."
+        )
+
+
+def check_target_norm(target_norm: float | None) -> None:
+    """Raise `InputError` unless a matrix can be rescaled to this norm."""
+    if target_norm is not None and not (math.isfinite(target_norm) and target_norm > 0):
+        raise InputError(
+            f"target_norm = {target_norm} is not allowed: take a positive finite number, or None for no rescaling."
+        )
+
+
+def check_n_entries(shape: tuple[int, ...], n_observed: int) -> None:
+    """Raise `InputError` unless a matrix of this shape has that many entries to observe."""
+    if not 1 <= n_observed <= math.prod(shape):
+        raise InputError(
+            f"n_observed = {n_observed} is not allowed: a {shape[0]} x {shape[1]} matrix has {math.prod(shape)} "
+            f"entries, so choose between 1 and {math.prod(shape)}."
+        )
+
+
+def check_measurements(n_observed: int, std: float) -> None:
+    """Raise `InputError` unless that many Gaussian measurements of that standard deviation can be drawn."""
+    if n_observed < 1:
+        raise InputError(f"n_observed = {n_observed} is not allowed: take at least 1 measurement.")
+    if not (math.isfinite(std) and std > 0):
+        raise InputError(
+            f"measurement_std = {std} is not allowed: a standard deviation is a positive finite number, such as 1.0."
+        )
+
+
 def check_stop(stop: float) -> None:
     """Raise `InputError` unless `stop` can be a threshold on a loss."""
     if not stop >= 0:
@@ -50,11 +94,7 @@ class Problem(ABC):
     values: Tensor
 
     def __post_init__(self) -> None:
-        if self.normalisation not in get_args(Normalisation):
-            raise InputError(
-                f"normalisation = {self.normalisation!r} is not allowed: choose 'half_sum' (0.5 * sum of squares) "
-                "or 'mean'."
-            )
+        check_normalisation(self.normalisation)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -194,13 +234,10 @@ def random_low_rank(shape: tuple[int, int], rank: int, seed: int, target_norm: f
     Raises
     ------
     InputError
-        If the rank exceeds a side of the matrix or is not positive.
+        If the rank exceeds a side of the matrix or is not positive, or the norm is not positive.
     """
-    if not 1 <= rank <= min(shape):
-        raise InputError(
-            f"rank = {rank} is not allowed: the rank of a {shape[0]} x {shape[1]} matrix lies between 1 and "
-            f"{min(shape)}."
-        )
+    check_rank(shape, rank)
+    check_target_norm(target_norm)
     generator = torch.Generator().manual_seed(seed)
     left = torch.randn(shape[0], rank, generator=generator, dtype=torch.float64)
     right = torch.randn(shape[1], rank, generator=generator, dtype=torch.float64)
@@ -222,11 +259,7 @@ def matrix_completion(
         If the matrix does not have that many entries.
     """
     shape = tuple(ground_truth.shape)
-    if not 1 <= n_observed <= math.prod(shape):
-        raise InputError(
-            f"n_observed = {n_observed} is not allowed: a {shape[0]} x {shape[1]} matrix has {math.prod(shape)} "
-            f"entries, so choose between 1 and {math.prod(shape)}."
-        )
+    check_n_entries(shape, n_observed)
     # Another stream than the ground truth's, which may well have been drawn with the same seed.
     generator = torch.Generator().manual_seed(seed + 2**32)
     chosen = torch.randperm(math.prod(shape), generator=generator)[:n_observed]
@@ -237,11 +270,35 @@ def matrix_completion(
 
 
 def matrix_sensing(
-    ground_truth: Tensor, n_observed: int, seed: int, normalisation: Normalisation = "half_sum"
+    ground_truth: Tensor,
+    n_observed: int,
+    seed: int,
+    normalisation: Normalisation = "half_sum",
+    *,
+    measurement_std: float = 1.0,
 ) -> MatrixSensing:
-    """Observe `n_observed` inner products with i.i.d. standard normal measurement matrices."""
+    """Observe `n_observed` inner products with Gaussian measurement matrices.
+
+    Parameters
+    ----------
+    ground_truth : Tensor of shape (d, d_in)
+    n_observed : int
+    seed : int
+        For one seed the measurement matrices of a smaller number are the first of a larger one's.
+    normalisation : {"half_sum", "mean"}
+    measurement_std : float
+        Standard deviation of the entries. Arora et al. (2019), Appendix D.2, say 1; their released code divides by
+        ``d``, so that an inner product with a matrix of Frobenius norm ``d`` has variance 1.
+
+    Raises
+    ------
+    InputError
+        If nothing is to be measured, or the standard deviation is not positive.
+    """
+    check_measurements(n_observed, measurement_std)
     generator = torch.Generator().manual_seed(seed + 2**32)
     measurements = torch.randn(n_observed, *ground_truth.shape, generator=generator, dtype=ground_truth.dtype)
-    measurements = measurements.to(ground_truth.device)
+    # In place: a second tensor of this size would double the memory.
+    measurements = measurements.mul_(measurement_std).to(ground_truth.device)
     labels = measurements.flatten(start_dim=1) @ ground_truth.flatten()
     return MatrixSensing(normalisation, ground_truth, labels, measurements)

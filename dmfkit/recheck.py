@@ -6,37 +6,42 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import torch
 import xarray as xr
 
 from dmfkit import record, tasks
 from dmfkit.descent import Descent
 from dmfkit.flow import Flow
+from dmfkit.nuclear_norms import NuclearNorm, NuclearNormGrid
+from dmfkit.nuclear_splitting import Bounds, bounds
+from dmfkit.observations import observations
 from dmfkit.sweeps import Sweep, sweep
+from dmfkit.theory.speeds import SingularValueSpeeds
 
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(tasks.CompletionTask, tasks.SensingTask, tasks.RatingsTask, tasks.Start, Descent, Flow),
-        *(record.Alignment, record.EffectiveRank, record.Loss, record.RelativeError, record.SingularValues),
+        *(tasks.CompletionTask, tasks.SensingTask, tasks.RatingsTask, tasks.Start, Descent, Flow, NuclearNorm),
+        *(record.Alignment, record.AlignmentGroups, record.EffectiveRank, record.Loss),
+        *(record.RelativeError, record.SingularValues, SingularValueSpeeds),
     )
 }
+
+
+def is_sweep(dataset: xr.Dataset) -> bool:
+    """Whether a stored result is a sweep of runs (else: minimum-nuclear-norm solutions)."""
+    return "start" in json.loads(dataset.attrs["specification"])
 
 
 def plan_of(dataset: xr.Dataset) -> Sweep:
     """Rebuild the sweep that a dataset's attributes describe."""
     specification = json.loads(dataset.attrs["specification"])
-
-    def made(values: dict[str, Any]) -> Any:
-        plain = {name: tuple(item) if isinstance(item, list) else item for name, item in values.items()}
-        return _KINDS[str(plain.pop("kind"))](**plain)
-
-    grid = {name: tuple(values) for name, values in specification["grid"].items()}
     return Sweep(
-        task=made(specification["task"]),
-        start=made(specification["start"]),
-        method=made(specification["method"]),
-        grid={name: grid[name] for name in _order(dataset, grid)},
-        record=tuple(made(values) for values in specification["record"]),
+        task=_made(specification["task"]),
+        start=_made(specification["start"]),
+        method=_made(specification["method"]),
+        grid=_grid(dataset, specification),
+        record=tuple(_made(values) for values in specification["record"]),
         record_at=tuple(specification["record_at"]),
     )
 
@@ -63,6 +68,36 @@ def recompute_point(
     return sweep(plan.task, plan.start, method, record=plan.record, record_at=moments, device=device, **single)
 
 
-def _order(dataset: xr.Dataset, grid: dict[str, Any]) -> list[str]:
-    """Names of the grid in the order of the dataset's dimensions (JSON with sorted keys does not keep it)."""
-    return [str(name) for name in dataset["status"].dims if name in grid]
+def nuclear_norms_of(dataset: xr.Dataset) -> NuclearNormGrid:
+    """Rebuild the grid of minimum-nuclear-norm problems that a dataset's attributes describe."""
+    specification = json.loads(dataset.attrs["specification"])
+    return NuclearNormGrid(
+        task=_made(specification["task"]),
+        method=_made(specification["method"]),
+        grid=_grid(dataset, specification),
+    )
+
+
+def certified(dataset: xr.Dataset, point: dict[str, Any]) -> Bounds:
+    """Bounds of the least nuclear norm at one grid point, from the stored matrix and multipliers and nothing else.
+
+    The observations are drawn again from the task; the solver is not asked.
+    """
+    plan = nuclear_norms_of(dataset)
+    problem = plan.at(point)[0].problem()
+    stored = dataset.isel({name: plan.grid[name].index(value) for name, value in point.items()})
+    matrix = torch.from_numpy(stored["matrix"].values)[: problem.shape[0], : problem.shape[1]]
+    multipliers = torch.from_numpy(stored["multiplier"].values)[: problem.n_observations]
+    return bounds(observations(problem), matrix, multipliers)
+
+
+def _made(values: dict[str, Any]) -> Any:
+    """Make the frozen dataclass that `key_values` took apart."""
+    plain = {name: tuple(item) if isinstance(item, list) else item for name, item in values.items()}
+    return _KINDS[str(plain.pop("kind"))](**plain)
+
+
+def _grid(dataset: xr.Dataset, specification: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Return the grid in the order of the dataset's dimensions (JSON with sorted keys does not keep it)."""
+    grid = {name: tuple(values) for name, values in specification["grid"].items()}
+    return {str(name): grid[str(name)] for name in dataset["status"].dims if name in grid}

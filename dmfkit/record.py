@@ -18,6 +18,15 @@ from dmfkit import spectra
 from dmfkit.factorization import Factorization
 from dmfkit.problems import Problem
 
+# The groups of `AlignmentGroups`: on the diagonal, then off it.
+GROUPS = (
+    "diagonal, leading",
+    "diagonal, trailing",
+    "off it, both indices leading",
+    "off it, one leading",
+    "off it, both trailing",
+)
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -127,6 +136,36 @@ class Alignment:
             "alignment_mean": torch.stack([on.mean(dim=-1), off.mean(dim=-1)], dim=-1),
             "alignment_std": torch.stack([on.std(dim=-1), off.std(dim=-1)], dim=-1),
             "alignment_off_share": share.sqrt(),
+        }
+
+
+@dataclass(frozen=True)
+class AlignmentGroups:
+    """Which entries of ``U^T grad l(W) V`` hold its norm, by whether their indices are among the `rank` leading ones.
+
+    Shares of the squared Frobenius norm and mean absolute entries of the five groups of `GROUPS`, in that order. A
+    group without entries has share and mean zero.
+    """
+
+    rank: int
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        return {"group_share": ("group",), "group_mean": ("group",)}
+
+    def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        left, _, right = snapshot.svd
+        rotated = left.mT @ snapshot.problem.gradient(snapshot.end_to_end) @ right.mT
+        size = rotated.shape[-1]
+        on = torch.eye(size, dtype=torch.bool, device=rotated.device)
+        leading = torch.arange(size, device=rotated.device) < self.rank
+        both, either = leading[:, None] & leading, leading[:, None] | leading
+        masks = torch.stack([on & leading, on & ~leading, both & ~on, either & ~both, ~either & ~on]).to(rotated.dtype)
+        squares = torch.einsum("rij,gij->rg", rotated.square(), masks)
+        sums = torch.einsum("rij,gij->rg", rotated.abs(), masks)
+        return {
+            "group_share": squares / squares.sum(dim=-1, keepdim=True),
+            "group_mean": sums / masks.sum(dim=(-2, -1)).clamp(min=1.0),
         }
 
 

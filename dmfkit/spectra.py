@@ -33,6 +33,25 @@ def nuclear_norm(values: Tensor) -> Tensor:
     return values.sum(dim=-1)
 
 
+def schatten(values: Tensor, p: float) -> Tensor:
+    """Sum of the p-th powers, ``(...)``: the Schatten-p quasi-norm to the power p of Arora et al. (2019), Section 2.
+
+    Parameters
+    ----------
+    values : Tensor of shape (..., k)
+        Singular values. Exact zeros add nothing. What rounding leaves in place of zero does, and almost 1 for p near 0:
+        set it to zero first.
+    p : float
+        Above 0; at 1 the nuclear norm.
+    """
+    return values.pow(p).sum(dim=-1)
+
+
+def schatten_norm(values: Tensor, p: float) -> Tensor:
+    """``schatten(values, p)`` to the power 1/p: the Schatten-p norm, for p below 1 a quasi-norm, ``(...)``."""
+    return schatten(values, p).pow(1 / p)
+
+
 def relative_error(matrix: Tensor, target: Tensor) -> Tensor:
     """``||W - W*||_F^2 / ||W*||_F^2``, the reconstruction error of Arora et al. (2019), Appendix D.2."""
     return (matrix - target).square().sum(dim=(-2, -1)) / target.square().sum(dim=(-2, -1))

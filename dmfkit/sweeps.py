@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,13 @@ from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization, full_widths
 from dmfkit.flow import Flow, gradient_flow
+from dmfkit.grids import LatestProblem, check_grid, choose_device, grid_points
 from dmfkit.initialisation import initialise
 from dmfkit.progress import Progress
 from dmfkit.provenance import run_provenance
 from dmfkit.record import Recorder
 from dmfkit.result import Result
-from dmfkit.store import Store, read, specification_key, write
+from dmfkit.store import Store, find_or_compute, read, specification_key, write
 from dmfkit.tasks import Start, Task, field_names, key_values, with_fields
 
 # Runs in one batch. Larger batches gain nothing on two cores at d = 100 and would be lost whole by an interruption.
@@ -60,13 +61,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         known = {name for part in (self.task, self.start, self.method) for name in field_names(part)}
-        for name, values in self.grid.items():
-            if name not in known:
-                raise InputError(f"{name!r} cannot be swept: choose from {', '.join(sorted(known))}.")
-            if not len(values):
-                raise InputError(f"{name} is an empty list: give it at least one value.")
-            if len(set(values)) != len(values):
-                raise InputError(f"{name} = {list(values)} has a value twice: give every value once.")
+        check_grid(self.grid, known)
         if any(later <= earlier for earlier, later in itertools.pairwise(self.record_at)):
             raise InputError("record_at must rise strictly from one moment to the next.")
 
@@ -85,7 +80,7 @@ class Sweep:
     @property
     def points(self) -> list[dict[str, Any]]:
         """Grid points in the order of the grid's dimensions, last dimension fastest."""
-        return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
+        return grid_points(self.grid)
 
     @property
     def moment(self) -> str:
@@ -144,43 +139,25 @@ def sweep(
     plan = Sweep(task, start, method, {key: tuple(values) for key, values in grid.items()}, record, tuple(record_at))
     key = specification_key(plan.specification)
     label = name or "sweep"
-    if store is not None and not recompute and (found := store.find(label, key)) is not None:
-        return found.assign_attrs(loaded_from_store=1)
-    batches = _batches(plan, runs_per_batch)
-    chosen = choose_device(device)
-    parts = None if store is None else store.parts(label, key)
-    finished = []
-    with Progress(len(plan.points), label) as progress:
-        for indices in batches:
-            path = None if parts is None else parts / f"{indices[0]:06d}-{len(indices)}.nc"
-            if path is not None and path.is_file():
-                part = read(path)
-                progress.advance(len(indices))
-            else:
-                part = _train(plan, indices, chosen, progress)
-                if path is not None:
-                    write(path, part)
-            finished.append(part)
-    dataset = _assemble(plan, finished, chosen)
-    if store is not None and parts is not None:
-        store.write(label, key, dataset)
-        shutil.rmtree(parts, ignore_errors=True)
-    return dataset.assign_attrs(key=key, loaded_from_store=0)
 
+    def compute(parts: Path | None) -> xr.Dataset:
+        """Train batch by batch, each kept in the folder `parts` as soon as it is finished."""
+        batches, chosen = _batches(plan, runs_per_batch), choose_device(device)
+        problems, finished = LatestProblem(), []
+        with Progress(len(plan.points), label) as progress:
+            for indices in batches:
+                path = None if parts is None else parts / f"{indices[0]:06d}-{len(indices)}.nc"
+                if path is not None and path.is_file():
+                    part = read(path)
+                    progress.advance(len(indices))
+                else:
+                    part = _train(plan, indices, chosen, progress, problems)
+                    if path is not None:
+                        write(path, part)
+                finished.append(part)
+        return _assemble(plan, finished, chosen)
 
-def choose_device(device: str) -> torch.device:
-    """Device of that name; ``auto`` takes a GPU where there is one.
-
-    Raises
-    ------
-    InputError
-        If a GPU is asked for where there is none.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device = {device!r} is not allowed: choose 'auto', 'cpu' or 'cuda'.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device = 'cuda' was asked for, but there is no CUDA GPU here: choose 'auto' or 'cpu'.")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    return find_or_compute(store, label, key, compute, recompute=recompute)
 
 
 def _resolve(plan: Sweep, point: dict[str, Any]) -> tuple[Task, Start, Descent | Flow]:
@@ -191,35 +168,37 @@ def _resolve(plan: Sweep, point: dict[str, Any]) -> tuple[Task, Start, Descent |
 def _batches(plan: Sweep, runs_per_batch: int) -> list[list[int]]:
     """Indices of the points that train together: same problem, same widths, same method up to the learning rate.
 
-    Makes every problem once before anything is trained, so that impossible values are found at once.
+    Checks every task before anything is trained, so that impossible values are found at once. Batches of one task
+    follow each other, so that its problem need be made only once.
     """
-    groups: dict[Any, list[int]] = {}
-    tasks: set[Task] = set()
+    tasks: dict[Task, dict[Any, list[int]]] = {}
     for index, point in enumerate(plan.points):
         task, start, method = _resolve(plan, point)
         if task not in tasks:
-            task.problem()
-            tasks.add(task)
+            task.check()
+            tasks[task] = {}
         full_widths(task.shape, start.depth, start.hidden_width)
         shared = (
-            task,
             replace(start, seed=0, init_scale=1.0),
             replace(method, lr=1.0) if isinstance(method, Descent) else method,
         )
-        groups.setdefault(shared, []).append(index)
+        tasks[task].setdefault(shared, []).append(index)
     return [
         group[first : first + runs_per_batch]
+        for groups in tasks.values()
         for group in groups.values()
         for first in range(0, len(group), runs_per_batch)
     ]
 
 
-def _train(plan: Sweep, indices: list[int], device: torch.device, progress: Progress) -> xr.Dataset:
+def _train(
+    plan: Sweep, indices: list[int], device: torch.device, progress: Progress, problems: LatestProblem
+) -> xr.Dataset:
     """Train one batch; the dataset has the dimension ``run``, numbered by the grid."""
     resolved = [_resolve(plan, plan.points[index]) for index in indices]
     task, start, method = resolved[0]
     dtype = getattr(torch, getattr(method, "dtype", "float64"))
-    problem = task.problem().to(device, dtype)
+    problem = problems.of(task, device, dtype)
     widths = full_widths(task.shape, start.depth, start.hidden_width)
     scales, seeds = [one.init_scale for _, one, _ in resolved], [one.seed for _, one, _ in resolved]
     initial = initialise(start.init, widths, scales, seeds, device=device, dtype=dtype)  # type: ignore[arg-type]

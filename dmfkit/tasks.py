@@ -19,6 +19,11 @@ from dmfkit.problems import (
     MatrixSensing,
     Normalisation,
     Problem,
+    check_measurements,
+    check_n_entries,
+    check_normalisation,
+    check_rank,
+    check_target_norm,
     matrix_completion,
     matrix_sensing,
     random_low_rank,
@@ -32,6 +37,9 @@ class Task(Protocol):
     @property
     def shape(self) -> tuple[int, int]:
         """Shape ``(d, d_in)`` of the matrix to be found."""
+
+    def check(self) -> None:
+        """Raise the `InputError` that `problem` would raise, without drawing anything."""
 
     def problem(self) -> Problem:
         """Make the problem, on the CPU in float64."""
@@ -64,6 +72,12 @@ class LowRankTask:
         """Shape ``(d, d)`` of the matrix."""
         return (self.d, self.d)
 
+    def check(self) -> None:
+        """Raise `InputError` unless there is such a matrix and such a loss; draws nothing."""
+        check_rank(self.shape, self.rank)
+        check_target_norm(self.target_norm)
+        check_normalisation(self.normalisation)
+
     def ground_truth(self) -> Tensor:
         """Return the matrix to be found, ``(d, d)``."""
         return random_low_rank(self.shape, self.rank, self.data_seed, self.target_norm)
@@ -73,6 +87,10 @@ class LowRankTask:
 class CompletionTask(LowRankTask):
     """Complete the matrix from `n_observed` of its entries; fields as in `LowRankTask`."""
 
+    def check(self) -> None:
+        super().check()
+        check_n_entries(self.shape, self.n_observed)
+
     def problem(self) -> MatrixCompletion:
         """Make the problem, on the CPU in float64."""
         return matrix_completion(self.ground_truth(), self.n_observed, self.data_seed, self.normalisation)
@@ -80,11 +98,29 @@ class CompletionTask(LowRankTask):
 
 @dataclass(frozen=True)
 class SensingTask(LowRankTask):
-    """Find the matrix from `n_observed` Gaussian measurements; fields as in `LowRankTask`."""
+    """Find the matrix from `n_observed` Gaussian measurements; other fields as in `LowRankTask`.
+
+    Attributes
+    ----------
+    measurement_std : float
+        Standard deviation of the entries of the measurement matrices.
+    """
+
+    measurement_std: float = 1.0
+
+    def check(self) -> None:
+        super().check()
+        check_measurements(self.n_observed, self.measurement_std)
 
     def problem(self) -> MatrixSensing:
         """Make the problem, on the CPU in float64."""
-        return matrix_sensing(self.ground_truth(), self.n_observed, self.data_seed, self.normalisation)
+        return matrix_sensing(
+            self.ground_truth(),
+            self.n_observed,
+            self.data_seed,
+            self.normalisation,
+            measurement_std=self.measurement_std,
+        )
 
 
 @dataclass(frozen=True)
@@ -133,6 +169,11 @@ class RatingsTask:
         else:
             raise InputError(f"data = {self.data!r} is not allowed: choose 'movielens-100k' or 'synthetic'.")
         return ratings if self.n_ratings is None else ratings.first(self.n_ratings)
+
+    def check(self) -> None:
+        """Raise `InputError` unless the ratings are to be had; reads them."""
+        check_normalisation(self.normalisation)
+        self.ratings()
 
     def problem(self) -> MatrixCompletion:
         values, mask = self.ratings().matrix()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any, Literal
 
@@ -12,6 +12,40 @@ from dmfkit.ledger import LedgerEntry
 MIME_TYPE = "application/vnd.dmfkit.claim+json"
 
 Outcome = Literal["reproduced", "reproduced with a correction", "partly", "not reproduced", "not testable"]
+
+
+@dataclass(frozen=True)
+class Erratum:
+    """What a paper prints wrongly. All three are MyST text, so formulas stand between dollar signs.
+
+    Attributes
+    ----------
+    printed, corrected : str
+        The formula or the condition as it is printed, and as it should read.
+    evidence : str
+        How far the printed form is off, measured, and how small the error of the corrected one is.
+    """
+
+    printed: str
+    corrected: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where a paper's text and its released code or output disagree. All three are MyST text.
+
+    Attributes
+    ----------
+    paper, code : str
+        What the text says, and what the released code or output does.
+    effect : str
+        What that changes, measured.
+    """
+
+    paper: str
+    code: str
+    effect: str
 
 
 @dataclass(frozen=True)
@@ -25,6 +59,8 @@ class Verdict:
     correction: str = ""
     reason: str = ""
     changed: Mapping[str, str] = field(default_factory=dict)
+    erratum: Erratum | None = None
+    difference: Difference | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as plain JSON values, the form that the build collects."""
@@ -36,6 +72,8 @@ class Verdict:
             "correction": self.correction,
             "reason": self.reason,
             "changed_parameters": dict(self.changed),
+            "erratum": asdict(self.erratum) if self.erratum else None,
+            "difference": asdict(self.difference) if self.difference else None,
         }
 
     def _caveat(self) -> str:

@@ -50,6 +50,8 @@ _Count = Annotated[int, Field(strict=True, ge=1)]
 _Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 _NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 _Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
+_Side = Annotated[int, Field(strict=True, ge=2, le=12)]
+_DifferenceStep = Annotated[float, Field(strict=True, gt=0, le=1e-2)]
 _Text = Annotated[str, Field(strict=True)]
 _NonEmptyText = Annotated[str, Field(strict=True, min_length=1)]
 
@@ -90,8 +92,15 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "d": _count("rows, and columns, of the square matrix"),
         "rank": _count("rank of the ground truth"),
         "n_observed": _counts("[2000, 5000]", "numbers of observed entries"),
+        "path_n_observed": _counts("[1000, 2000]", "numbers of observed entries along a curve"),
+        "fewer_n_observed": _counts("[1600, 1800]", "numbers of observed entries at which completion gets hard"),
+        "symmetric_d": _count("rows, and columns, of the symmetric matrices"),
+        "symmetric_rank": _count("rank of the symmetric matrices"),
+        "symmetric_n_observed": _counts("[110, 200]", "numbers of observed pairs of the symmetric matrices"),
+        "n_observed_fewer": _count("a still smaller number of observations"),
         "data_seed": Parameter(TypeAdapter(_Seed), f"one of the {_SEEDS}", "seed of ground truth and observed set"),
         "data_seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds of ground truth and observed set"),
+        "n_measurements": _count("number of measurement matrices"),
         "normalisation": _choice(
             Literal["half_sum", "mean"], '"half_sum" or "mean"', "how the loss adds up squared errors"
         ),
@@ -102,24 +111,55 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         ),
         # the factorization
         "depths": _counts("[2, 3, 4]", "numbers of factors"),
+        "dynamics_depths": _counts("[1, 2, 3]", "numbers of factors whose dynamics are followed"),
         "init_scale": _positive("1e-3", "expected Frobenius norm of the initial product"),
         "init_scales": _positives("[1e-2, 1e-3]", "expected Frobenius norms of the initial product"),
+        "shapes": _list_of(
+            tuple[_Side, _Side],
+            "pairs [rows, columns] of whole numbers from 2 to 12",
+            "[[5, 5], [6, 4]]",
+            "shapes of the small matrices on which formulas are checked",
+        ),
+        "descent_depths": _counts("[2, 3]", "numbers of factors of the runs at full size"),
+        "smaller_init_scales": _positives("[1e-6]", "further initial norms, at the least depth only"),
         "seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds of the initialisation"),
+        "alphas": _list_of(_Fraction, "numbers between 0 and 1", "[0.3, 0.1]", "scales of initial factors alpha I"),
         # the training
         "lr": _positive("1e-3", "learning rate"),
         "lrs": _positives("[1e-3, 3e-4]", "learning rates"),
+        "descent_lr": _positive("4e-3", "learning rate that is stable at every depth"),
         "weight_decay": Parameter(
             TypeAdapter(_NonNegative), "a finite number of at least 0", "weight decay of every factor"
         ),
         "stop": _positive("1e-6", "training loss at which a run ends"),
         "max_steps": _count("steps after which a run is given up"),
+        "nuclear_tolerance": Parameter(
+            TypeAdapter(_Fraction), "a number between 0 and 1, such as 1e-8", "tolerance of the convex program's solver"
+        ),
         "flow_rtol": Parameter(
             TypeAdapter(_Fraction), "a number between 0 and 1, such as 1e-3", "gradient flow's tolerance"
         ),
         "horizon": _positive("100.0", "time at which the gradient flow ends"),
+        # one measurement
+        "strength_ratio": Parameter(
+            TypeAdapter(_Fraction),
+            "a number between 0 and 1, such as 0.6",
+            "how strongly the measurement pulls at the first singular value, relative to the second",
+        ),
+        "start_value": _positive("0.05", "singular values of the product at the start"),
+        "start_ratios": _positives("[0.5, 1.0]", "first singular value over the second at the start"),
+        "reach": _positive("5.0", "value that the second singular value is followed to"),
+        "finite_difference_steps": _list_of(
+            _DifferenceStep,
+            "numbers above 0 and at most 0.01",
+            "[1e-2, 1e-5]",
+            "time steps of the central differences that judge formulas",
+        ),
         # what is kept
         "n_records": _count("points kept along a trajectory"),
         "n_singular_values": _count("largest singular values kept"),
+        "exponents": _list_of(_Fraction, "numbers between 0 and 1", "[0.1, 0.5]", "exponents of Schatten quasi-norms"),
+        "epsilons": _list_of(_Fraction, "numbers between 0 and 1", "[1e-3, 0.1]", "sizes of a perturbation"),
         # the real data
         "dataset": _choice(Literal["movielens-100k", "synthetic"], '"movielens-100k" or "synthetic"', "ratings to fit"),
         "movielens": Parameter(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import xarray as xr
 import yaml
 from nbformat import v4
 
@@ -16,10 +17,12 @@ from dmfkit.book import Layout, build
 from dmfkit.book.collect import find_cover
 from dmfkit.book.execute import execute
 from dmfkit.book.layout import find_chapters
+from dmfkit.book.order import longest_first
 from dmfkit.book.presets import read_preset, with_recompute
 from dmfkit.book.stage import as_page, fill, reduce_contents, stage
 from dmfkit.book.strip import strip, strip_file
 from dmfkit.errors import InputError
+from dmfkit.store import write
 
 ROOT = Path(__file__).parents[1]
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
@@ -263,3 +266,16 @@ def wait_until(condition, seconds):
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
+
+
+def test_when_all_is_computed_anew_the_longest_chapter_starts_first(tmp_path):
+    write_chapter(tmp_path, "01_short", 'dm.sweep(name="fig1-short")')
+    write_chapter(tmp_path, "02_none", "x = 1")
+    write_chapter(tmp_path, "03_long", 'dm.sweep(name="fig3-long")')
+    for name, seconds in (("fig1-short", 3.0), ("fig3-long", 2.0)):
+        for part in range(1 if name == "fig1-short" else 2):
+            dataset = xr.Dataset({"x": part}).assign_attrs(total_wall_seconds=seconds)
+            write(tmp_path / "notebooks" / "results" / f"{name}-{part:012d}.nc", dataset)
+    layout = Layout(tmp_path, tmp_path / "_build")
+    order = longest_first(layout, find_chapters(layout))
+    assert [path.stem for path in order] == ["03_long", "01_short", "02_none"]

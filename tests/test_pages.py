@@ -1,16 +1,19 @@
 """The prose pages agree with the code that they describe."""
 
 import re
+from html import escape
 from pathlib import Path
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
+from dmfkit.book.corrections import differences, errata
 from dmfkit.book.scoreboard import KINDS, NOT_EXAMINED, PAPERS, scoreboard
 from dmfkit.ledger import ledger
 
 ROOT = Path(__file__).parents[1]
-CODE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "dmfkit").glob("*.py"))
+CODE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "dmfkit").rglob("*.py"))
 
 
 def test_every_name_of_the_notation_page_is_a_name_of_the_code():
@@ -60,7 +63,7 @@ def test_the_scoreboard_shows_a_verdict_its_reason_and_its_place(found):
     assert "Reason: a reason" in row
     assert 'href="../notebooks/01_first.html#claim-arora-eq1"' in row
     assert "| partly | 1 | 0 |" in page
-    assert page.count(f">{NOT_EXAMINED}<") == len(ledger()) - 1
+    assert page.count(f">{NOT_EXAMINED}</strong>") == len(ledger()) - 1
 
 
 def test_a_verdict_under_other_parameters_does_not_count(found):
@@ -69,3 +72,29 @@ def test_a_verdict_under_other_parameters_does_not_count(found):
     assert "with other parameters: partly" in row
     assert "settles nothing" in row
     assert "| partly | 0 | 0 |" in page
+
+
+def test_the_page_of_errata_has_what_is_printed_what_is_right_and_the_evidence(found):
+    erratum = {"printed": "$a_{1}$", "corrected": "$a_{2}$", "evidence": "off by 3"}
+    page = errata({"arora-eq17": {**found, "erratum": erratum}, "arora-eq1": {**found, "erratum": None}})
+    assert "As printed\n: $a_{1}$" in page
+    assert "Corrected\n: $a_{2}$" in page
+    assert "Evidence\n: off by 3" in page
+    assert 'href="../notebooks/01_first.html#claim-arora-eq17"' in page
+    assert "arora-eq1<" not in page
+
+
+def test_what_the_ledger_says_is_shown_as_it_stands(found):
+    difference = {"paper": "a", "code": "b", "effect": "c"}
+    page = differences({"arora-eq17": {**found, "difference": difference}})
+    statement = ledger()["arora-eq17"].statement
+    assert "_" in statement
+    assert "^" in statement
+    assert MarkdownIt().render(page).count(escape(statement)) == 1
+
+
+def test_a_difference_measured_with_other_parameters_says_so(found):
+    difference = {"paper": "a", "code": "b", "effect": "c"}
+    changed = {**found, "difference": difference, "changed_parameters": {"d": "40"}, "preset": "quick"}
+    assert "with the preset quick" in differences({"arora-eq17": changed})
+    assert "with the preset" not in differences({"arora-eq17": {**found, "difference": difference}})

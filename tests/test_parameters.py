@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from papermill.parameterize import parameterize_notebook
 
 from dmfkit.errors import InputError
 from dmfkit.parameter_cells import PARAMETERS_CELL
+from dmfkit.parameter_pairs import check_together
 from dmfkit.parameters import Parameters, check_value, paper_settings, read_parameters
 from dmfkit.vocabulary import VOCABULARY
 
@@ -31,6 +33,7 @@ recompute = False
 results = ""
 """
 READ = """import json, pathlib
+from dmfkit.parameter_pairs import check_together
 from dmfkit.parameters import read_parameters
 p = read_parameters(globals())
 p"""
@@ -303,3 +306,21 @@ def test_the_first_value_beyond_the_rank_must_be_kept():
     source = PARAMETERS_CELL + "\n" + "\n".join(f"{name} = {value!r}" for name, value in settings.items())
     with pytest.raises(InputError, match="n_singular_values = 10 is not allowed with rank = 10"):
         read_parameters({"In": ["", source], **settings}, "05_dynamics_in_experiments")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"d": 1, "strength_ratio": 0.6}, "d must be at least 2"),
+        ({"d": 4, "start_value": 0.5, "reach": 0.5}, "raise reach or lower start_value"),
+        ({"d": 4, "n_measurements": 4}, "n_measurements = 4 is not allowed with d = 4"),
+        ({"d": 4, "alphas": (0.1,), "depths": (1, 2)}, "depths must be at least 2"),
+        ({"d": 4, "path_n_observed": (3, 17)}, "path_n_observed has 17"),
+        ({"d": 4, "n_observed_fewer": 17}, "n_observed_fewer has 17"),
+        ({"d": 4, "symmetric_d": 3, "symmetric_n_observed": (7,)}, "only 6 pairs of entries"),
+        ({"d": 4, "symmetric_d": 3, "symmetric_rank": 4}, "symmetric_rank = 4 is not allowed with symmetric_d = 3"),
+    ],
+)
+def test_parameters_that_contradict_each_other_are_refused(values, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        check_together(values)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +37,8 @@ from dmfkit import (
     open_store,
     sweep,
 )
+from dmfkit.grids import choose_device
 from dmfkit.store import content_hash, read
-from dmfkit.sweeps import choose_device
 
 SMALL = CompletionTask(d=8, rank=2, n_observed=45, data_seed=3)
 SCRIPT = """
@@ -117,7 +119,8 @@ def test_a_stored_sweep_is_loaded_and_recomputed_to_the_same_values(tmp_path):
     assert (first.attrs["loaded_from_store"], again.attrs["loaded_from_store"]) == (0, 1)
     assert anew.attrs["loaded_from_store"] == 0
     assert content_hash(first) == content_hash(again) == content_hash(anew)
-    assert len(list(tmp_path.iterdir())) == 1  # no parts and no temporary files stay behind
+    # No parts and no temporary files stay behind.
+    assert len([path for path in tmp_path.iterdir() if path.name != ".locks"]) == 1
     other = sweep(SMALL, Start(init_scale=0.31), Flow(), **options)
     assert other.attrs["loaded_from_store"] == 0  # another parameter, another key
 
@@ -141,6 +144,20 @@ def test_a_killed_sweep_resumes_and_gives_the_same_bytes(tmp_path):
     seconds = read(resumed)["wall_seconds"]
     assert int((seconds > 0).sum()) == 12
     assert not parts(killed)
+
+
+def test_a_sweep_waits_for_another_process_that_computes_the_same(tmp_path):
+    start, method, options = Start(init_scale=0.3), Flow(), {"name": "both", "seed": (0, 1)}
+    sweep(SMALL, start, method, store=Store(tmp_path / "elsewhere"), **options)
+    (finished,) = (tmp_path / "elsewhere").glob("*.nc")
+    shared = Store(tmp_path / "shared")
+    with ThreadPoolExecutor(1) as pool, shared.lock("both", read(finished).attrs["key"]):
+        waiting = pool.submit(sweep, SMALL, start, method, store=shared, **options)
+        # Two runs of this size take a few hundredths of a second: without the lock it would be done by now.
+        time.sleep(1.0)
+        assert not waiting.done()
+        shutil.copy(finished, shared.working)
+    assert waiting.result(timeout=60).attrs["loaded_from_store"] == 1
 
 
 def parts(folder: Path) -> list[Path]:
@@ -176,7 +193,7 @@ def test_finished_parts_are_not_computed_again(tmp_path, monkeypatch):
 def test_a_damaged_stored_result_is_named_not_used(tmp_path):
     options = {"name": "small", "store": Store(tmp_path), "seed": (0, 1)}
     sweep(SMALL, Start(init_scale=0.3), Flow(), **options)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.nc")
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=f"{path.name} cannot be read.*delete the file"):
@@ -241,3 +258,10 @@ def test_cuda_equals_cpu():
     # Same random numbers; products sum in another order, so agreement is to rounding, amplified by training.
     cpu, gpu = (sweep(SMALL, Start(init_scale=0.3), Flow(), device=device, seed=(0, 1)) for device in ("cpu", "cuda"))
     np.testing.assert_allclose(cpu["final_singular_value"], gpu["final_singular_value"], rtol=1e-6, atol=1e-9)
+
+
+def test_a_stored_result_needs_neither_its_data_nor_a_check_of_it(tmp_path, monkeypatch):
+    options = {"name": "small", "store": Store(tmp_path), "seed": (0,)}
+    sweep(SMALL, Start(init_scale=0.3), Flow(), **options)
+    monkeypatch.setattr(CompletionTask, "check", lambda task: pytest.fail("the stored result was not used at once"))
+    assert sweep(SMALL, Start(init_scale=0.3), Flow(), **options).attrs["loaded_from_store"] == 1

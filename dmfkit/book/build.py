@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from dmfkit.book import collect, pages
+from dmfkit.book.corrections import differences, errata
 from dmfkit.book.errors import BuildError
 from dmfkit.book.execute import execute
 from dmfkit.book.layout import Layout, find_chapters
+from dmfkit.book.order import longest_first
 from dmfkit.book.presets import PAPER, read_preset, with_recompute
 from dmfkit.book.render import render
 from dmfkit.book.scoreboard import scoreboard
@@ -57,7 +59,8 @@ def build(
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs = {jobs} is too small: give the number of chapters to run at a time, at least 1.")
     with _only_build_in(layout):
-        failures = execute(layout, chapters, parameters, min(jobs or os.cpu_count() or 1, len(chapters)))
+        queue = longest_first(layout, chapters) if recompute else chapters
+        failures = execute(layout, queue, parameters, min(jobs or os.cpu_count() or 1, len(chapters)))
         if failures:
             raise BuildError("\n\n".join(failures))
         _make_pages(layout, [chapter.stem for chapter in chapters], preset)
@@ -71,6 +74,8 @@ def _make_pages(layout: Layout, chapters: Sequence[str], preset: str) -> None:
         "cover": pages.cover(picture),
         "chapters": pages.chapter_list(executed),
         "scoreboard": scoreboard(claims),
+        "errata": errata(claims),
+        "differences": differences(claims),
         "execution": pages.execution_record(executed, preset),
     }
     # Rendering has no steps to count; a line says what the wait is for.

@@ -33,7 +33,7 @@ OUTCOMES = (
 
 def scoreboard(claims: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the scoreboard's tables as MyST, from the collected claims (id -> verdict and place)."""
-    sections = [_summary(claims)]
+    sections = [_summary(claims), _filter(claims)]
     for paper, title in PAPERS.items():
         sections.append(f"## {title}")
         for kind, heading in KINDS.items():
@@ -60,6 +60,34 @@ def _summary(claims: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join([*rows, f"| **all claims** | {' | '.join(totals)} |"])
 
 
+def _filter(claims: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the form that `scoreboard.js` shows and answers; without scripts every row stays visible."""
+    chapters = sorted({str(found["notebook"]) for found in claims.values()})
+    choices = {
+        "paper": {paper: f"Part {'I' * part}: {title}" for part, (paper, title) in enumerate(PAPERS.items(), start=1)},
+        "chapter": {chapter: chapter.replace("_", " ") for chapter in chapters},
+        "kind": KINDS,
+        "verdict": {_slug(outcome): outcome for outcome in OUTCOMES},
+    }
+    selects = "\n".join(
+        f'<label>{name.capitalize()} <select name="{name}"><option value="">all</option>'
+        + "".join(f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in options.items())
+        + "</select></label>"
+        for name, options in choices.items()
+    )
+    return (
+        '``````{raw} html\n<form class="dmfkit-filter" role="search" aria-label="Filter the claims" hidden>\n'
+        f"{selects}\n"
+        '<label>Words <input type="search" name="words" autocomplete="off"></label>\n'
+        '<button type="reset">Show all</button>\n'
+        '<p class="dmfkit-shown" role="status"></p>\n</form>\n``````'
+    )
+
+
+def _slug(outcome: str) -> str:
+    return outcome.replace(" ", "-")
+
+
 def _table(caption: str, entries: list[LedgerEntry], claims: Mapping[str, Mapping[str, Any]]) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in ("Claim", "Verdict", "Measured"))
     body = "\n".join(_row(entry, claims.get(entry.id)) for entry in entries)
@@ -74,12 +102,14 @@ def _row(entry: LedgerEntry, found: Mapping[str, Any] | None) -> str:
     identifier = escape(entry.id)
     outcome = found["verdict"] if found else NOT_EXAMINED
     settled = found is not None and not found["changed_parameters"]
-    colour = outcome.replace(" ", "-") if settled else "not-yet-examined"
+    colour = _slug(outcome) if settled else _slug(NOT_EXAMINED)
+    data = {"paper": entry.paper, "kind": entry.kind, "verdict": colour, "chapter": found["notebook"] if found else ""}
+    attributes = " ".join(f'data-{name}="{escape(str(value))}"' for name, value in data.items())
     if found and not settled:
         outcome = f"with other parameters: {outcome}"
     measured = _measured(entry.id, found) if found else ""
     return (
-        f'<tr id="{identifier}"><td><code>{identifier}</code> '
+        f'<tr id="{identifier}" {attributes}><td><code>{identifier}</code> '
         f'<span class="dmfkit-locus">{escape(entry.locus)}</span>'
         f"<p>{escape(entry.statement)}</p></td>"
         f'<td class="dmfkit-{colour}"><strong class="dmfkit-outcome">{escape(outcome)}</strong></td>'

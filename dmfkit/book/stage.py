@@ -14,6 +14,7 @@ import yaml
 from nbformat import NotebookNode
 
 from dmfkit.book.layout import Layout
+from dmfkit.book.partial import labels_of, title_of, without_absent
 from dmfkit.errors import InputError
 from dmfkit.origin import MIME_TYPE as ORIGIN
 from dmfkit.verdict import MIME_TYPE as CLAIM
@@ -52,12 +53,15 @@ def stage(layout: Layout, chapters: Sequence[str], preset: str, generated: Mappi
         shutil.copy(layout.root / name, layout.stage)
     contents = yaml.safe_load((layout.root / "_toc.yml").read_text(encoding="utf-8"))
     _write_yaml(layout.stage / "_toc.yml", reduce_contents(contents, chapters))
-    for page in (layout.stage / "book").glob("*.md"):
-        page.write_text(fill(page.read_text(encoding="utf-8"), generated, page.name), encoding="utf-8")
+    for text in (layout.stage / "book").glob("*.md"):
+        text.write_text(fill(text.read_text(encoding="utf-8"), generated, text.name), encoding="utf-8")
     (layout.stage / "notebooks").mkdir()
-    for chapter in chapters:
-        notebook = nbformat.read(layout.executed_notebook(chapter), as_version=4)
-        nbformat.write(as_page(notebook, preset), layout.stage / "notebooks" / f"{chapter}.ipynb")
+    executed = {chapter: nbformat.read(layout.executed_notebook(chapter), as_version=4) for chapter in chapters}
+    absent = {path.stem: title_of(path) for path in layout.notebooks.glob("*.ipynb") if path.stem not in executed}
+    labels = set().union(*map(labels_of, executed.values()))
+    for chapter, notebook in executed.items():
+        page = as_page(without_absent(notebook, absent, labels) if absent else notebook, preset)
+        nbformat.write(page, layout.stage / "notebooks" / f"{chapter}.ipynb")
 
 
 def fill(text: str, generated: Mapping[str, str], page: str) -> str:

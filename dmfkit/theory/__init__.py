@@ -1,0 +1,144 @@
+"""The papers' theory as functions: right-hand sides, closed forms and certificates."""
+
+from dmfkit.theory.barrier import barrier_slope, barrier_value, minimise_barrier, unseen_directions
+from dmfkit.theory.coefficients import (
+    depth_weights,
+    inverse_square_differences,
+    off_diagonal,
+    rotation_rates,
+    square_differences,
+)
+from dmfkit.theory.commuting import CommutingProblem, Endpoint, flow_endpoint, random_commuting
+from dmfkit.theory.counterexample import perturbed_limit, schatten_counterexample
+from dmfkit.theory.duality import Certificate, TraceSolution, adjoint, certify, least_slack, measure, minimum_trace
+from dmfkit.theory.end_to_end import balanced_factorization, end_to_end_velocity, field_asymmetry, product_velocity
+from dmfkit.theory.flow_path import FlowPath, Witness, accurate_flow, flow_toward
+from dmfkit.theory.integrate import (
+    FactorPath,
+    factor_velocity,
+    identity_factors,
+    integrate_eigenvalues,
+    integrate_factors,
+    naive_path,
+    product,
+    settling_time,
+)
+from dmfkit.theory.linear import DiagonalOptimum
+from dmfkit.theory.one_measurement import (
+    conserved,
+    diverges_at,
+    first_singular_value,
+    largest_start_ratio,
+    saturation_level,
+    singular_value_speed,
+)
+from dmfkit.theory.one_measurement_flow import (
+    MatrixFlow,
+    Measurement,
+    aligned_factors,
+    matrix_flow,
+    singular_value_flow,
+)
+from dmfkit.theory.precise import PreciseEndpoint, precise_endpoint
+from dmfkit.theory.samples import SmoothPath, crossing_pair, singular_passage, spread_matrix
+from dmfkit.theory.scalar import blow_up_integral, blow_up_time, scalar_solution
+from dmfkit.theory.singular_values import depth_factor, singular_value_velocity
+from dmfkit.theory.singular_vectors import (
+    left_velocity,
+    left_velocity_as_printed,
+    mixing,
+    right_velocity,
+    right_velocity_as_printed,
+    vectors_from_velocity,
+)
+from dmfkit.theory.speeds import SingularValueSpeeds
+from dmfkit.theory.stationarity import (
+    alignment_constant,
+    complement_constant,
+    misalignment,
+    movement,
+    movement_map,
+    unaligned_part,
+)
+from dmfkit.theory.symmetric import SymmetricEnd, pair_completion, symmetric_completion, symmetric_flow
+
+__all__ = [
+    "Certificate",
+    "CommutingProblem",
+    "DiagonalOptimum",
+    "Endpoint",
+    "FactorPath",
+    "FlowPath",
+    "MatrixFlow",
+    "Measurement",
+    "PreciseEndpoint",
+    "SingularValueSpeeds",
+    "SmoothPath",
+    "SymmetricEnd",
+    "TraceSolution",
+    "Witness",
+    "accurate_flow",
+    "adjoint",
+    "aligned_factors",
+    "alignment_constant",
+    "balanced_factorization",
+    "barrier_slope",
+    "barrier_value",
+    "blow_up_integral",
+    "blow_up_time",
+    "certify",
+    "complement_constant",
+    "conserved",
+    "crossing_pair",
+    "depth_factor",
+    "depth_weights",
+    "diverges_at",
+    "end_to_end_velocity",
+    "factor_velocity",
+    "field_asymmetry",
+    "first_singular_value",
+    "flow_endpoint",
+    "flow_toward",
+    "identity_factors",
+    "integrate_eigenvalues",
+    "integrate_factors",
+    "inverse_square_differences",
+    "largest_start_ratio",
+    "least_slack",
+    "left_velocity",
+    "left_velocity_as_printed",
+    "matrix_flow",
+    "measure",
+    "minimise_barrier",
+    "minimum_trace",
+    "misalignment",
+    "mixing",
+    "movement",
+    "movement_map",
+    "naive_path",
+    "off_diagonal",
+    "pair_completion",
+    "perturbed_limit",
+    "precise_endpoint",
+    "product",
+    "product_velocity",
+    "random_commuting",
+    "right_velocity",
+    "right_velocity_as_printed",
+    "rotation_rates",
+    "saturation_level",
+    "scalar_solution",
+    "schatten_counterexample",
+    "settling_time",
+    "singular_passage",
+    "singular_value_flow",
+    "singular_value_speed",
+    "singular_value_velocity",
+    "spread_matrix",
+    "square_differences",
+    "symmetric_completion",
+    "symmetric_flow",
+    "unaligned_part",
+    "unseen_directions",
+    "vectors_from_velocity",
+]

@@ -1,0 +1,173 @@
+"""Least trace over positive semidefinite matrices that fit the measurements, and what proves a matrix optimal."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+from numpy.typing import NDArray
+
+from dmfkit.errors import InputError, SolverError
+
+Array = NDArray[np.float64]
+
+# CLARABEL's own tolerances, 1e-8, leave less accurate traces than these small problems allow. How far it gets depends
+# on the problem, so these are tried in turn; what was reached is in the certificate.
+_TOLERANCES = (1e-11, 1e-10, 1e-9, 1e-8)
+
+
+def measure(measurements: Array, matrix: Array) -> Array:
+    """The <A_i, W>, ``(m,)``: the operator A of Arora et al. (2019), Appendix B.1."""
+    values: Array = measurements.reshape(len(measurements), -1) @ matrix.ravel()
+    return values
+
+
+def adjoint(measurements: Array, vector: Array) -> Array:
+    """A^dagger(r) = sum_i r_i A_i, ``(d, d)``."""
+    m, rows, columns = measurements.shape
+    matrix: Array = (vector @ measurements.reshape(m, -1)).reshape(rows, columns)
+    return matrix
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The hypotheses of Lemma 5 for one matrix W and one dual vector nu, measured, and what follows from them.
+
+    Attributes
+    ----------
+    least_eigenvalue : float
+        Of W. Not below zero if W is positive semidefinite.
+    violation : float
+        Largest |<A_i, W> - y_i|.
+    largest_dual_eigenvalue : float
+        Of A^dagger(nu). At most 1 if nu is dual feasible.
+    slack : float
+        <I - A^dagger(nu), W>.
+    trace, dual_bound : float
+        tr W and nu^T y. If the first three are in order, the least trace lies between dual_bound and trace, whose
+        difference is the slack.
+    """
+
+    least_eigenvalue: float
+    violation: float
+    largest_dual_eigenvalue: float
+    slack: float
+    trace: float
+    dual_bound: float
+
+
+def certify(measurements: Array, labels: Array, matrix: Array, multipliers: Array) -> Certificate:
+    """Measure what Lemma 5 of Arora et al. (2019) asks of ``matrix`` (d, d) and ``multipliers`` (m,)."""
+    dual = adjoint(measurements, multipliers)
+    return Certificate(
+        least_eigenvalue=float(np.linalg.eigvalsh((matrix + matrix.T) / 2)[0]),
+        violation=float(np.abs(measure(measurements, matrix) - labels).max()),
+        largest_dual_eigenvalue=float(np.linalg.eigvalsh(dual)[-1]),
+        slack=float(np.sum((np.eye(len(matrix)) - dual) * matrix)),
+        trace=float(np.trace(matrix)),
+        dual_bound=float(multipliers @ labels),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class TraceSolution:
+    """A solution of the programs (22) and (23) of Arora et al. (2019).
+
+    Attributes
+    ----------
+    matrix : ndarray, shape (d, d)
+        The solver's W, symmetric.
+    multipliers : ndarray, shape (m,)
+        The solver's nu, divided by the largest eigenvalue of A^dagger(nu) where that exceeds 1: feasible.
+    certificate : Certificate
+        What the pair proves, whatever the solver says: dual_bound is a lower bound of the least trace.
+    value : float
+        Trace of `matrix`.
+    status, solver : str
+        What the solver reported, and its name in CVXPY.
+    """
+
+    matrix: Array
+    multipliers: Array
+    certificate: Certificate
+    value: float
+    status: str
+    solver: str
+
+
+def minimum_trace(measurements: Array, labels: Array, *, solver: str = "CLARABEL", **options: Any) -> TraceSolution:
+    """Minimise tr W over positive semidefinite W with <A_i, W> = y_i, by CVXPY.
+
+    Parameters
+    ----------
+    measurements : ndarray, shape (m, d, d)
+        Symmetric; they need not commute.
+    labels : ndarray, shape (m,)
+    solver : str
+        A semidefinite solver by CVXPY's name.
+    **options
+        Passed to the solver.
+
+    Raises
+    ------
+    InputError
+        If the solver is not installed.
+    SolverError
+        If it ends with any status but "optimal".
+    """
+    if solver not in cp.installed_solvers():
+        raise InputError(f"The solver {solver!r} is not available here: choose one that CVXPY lists as installed.")
+    d = measurements.shape[-1]
+    unknown = cp.Variable((d, d), PSD=True)
+    agreement = measurements.reshape(len(labels), -1) @ cp.vec(unknown, order="C") == labels
+    problem = cp.Problem(cp.Minimize(cp.trace(unknown)), [agreement])
+    _solve(problem, solver, options)
+    matrix = np.asarray(unknown.value)
+    matrix = (matrix + matrix.T) / 2
+    # CVXPY's multiplier of A(W) = y has the sign of a constraint that is added to the objective.
+    nu = -np.asarray(agreement.dual_value)
+    nu = nu / max(1.0, float(np.linalg.eigvalsh(adjoint(measurements, nu))[-1]))
+    certificate = certify(measurements, labels, matrix, nu)
+    return TraceSolution(matrix, nu, certificate, certificate.trace, problem.status, solver)
+
+
+def least_slack(measurements: Array, matrix: Array, *, solver: str = "CLARABEL", **options: Any) -> float:
+    """The least <I - A^dagger(nu), W> that any dual feasible nu leaves for this W.
+
+    By duality it is tr W minus the least trace among the positive semidefinite matrices with W's measurements, so
+    only for a W of least trace is it zero.
+
+    Parameters
+    ----------
+    measurements : ndarray, shape (m, d, d)
+    matrix : ndarray, shape (d, d)
+    solver : str
+    **options
+        Passed to the solver.
+    """
+    d, labels = measurements.shape[-1], measure(measurements, matrix)
+    nu = cp.Variable(len(measurements))
+    dual = cp.reshape(measurements.reshape(len(labels), -1).T @ nu, (d, d), order="C")
+    problem = cp.Problem(cp.Maximize(labels @ nu), [np.eye(d) - dual >> 0])
+    _solve(problem, solver, options)
+    return float(np.trace(matrix) - problem.value)
+
+
+def _solve(problem: cp.Problem, solver: str, options: dict[str, Any]) -> None:
+    attempts = [options]
+    if solver == "CLARABEL" and not options:
+        attempts = [{"tol_gap_abs": t, "tol_gap_rel": t, "tol_feas": t} for t in _TOLERANCES]
+    for attempt in attempts:
+        try:
+            with warnings.catch_warnings():
+                # "Solution may be inaccurate": its status is not "optimal", which is looked at here.
+                warnings.filterwarnings("ignore", message="Solution may be inaccurate", category=UserWarning)
+                problem.solve(solver=solver, **attempt)
+        except cp.SolverError as error:
+            raise SolverError(f"{solver} failed ({error}): try another solver or other options.") from error
+        if problem.status == cp.OPTIMAL:
+            return
+    raise SolverError(f"{solver} ended with status {problem.status!r} instead of 'optimal': try another solver.")
