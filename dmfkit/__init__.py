@@ -4,6 +4,15 @@ The book's chapters use what is listed here; everything else is machinery.
 """
 
 from dmfkit.claims import Difference, Erratum, claim, not_testable
+from dmfkit.compression import (
+    InvariantFrames,
+    completed_frames,
+    compress,
+    expand,
+    invariant_frames,
+    project,
+    with_frames,
+)
 from dmfkit.convex import NuclearNormSolution, minimum_nuclear_norm
 from dmfkit.data import Ratings, movielens_100k, synthetic_ratings
 from dmfkit.descent import Descent, gradient_descent
@@ -19,36 +28,55 @@ from dmfkit.problems import (
     FullObservation,
     MatrixCompletion,
     MatrixSensing,
+    full_observation,
     matrix_completion,
     matrix_sensing,
     random_low_rank,
+    truncated_gaussian,
 )
-from dmfkit.record import GROUPS, Alignment, AlignmentGroups, EffectiveRank, Loss, RelativeError, SingularValues
+from dmfkit.record import (
+    GROUPS,
+    Alignment,
+    AlignmentGroups,
+    EffectiveRank,
+    Factors,
+    Loss,
+    RelativeError,
+    SingularValues,
+    TargetCoordinates,
+    UnobservedError,
+)
 from dmfkit.result import Result, Status
 from dmfkit.spectra import effective_rank, nuclear_norm, relative_error, schatten, schatten_norm, singular_values
+from dmfkit.starts import CompressedStart, OrthogonalStart, Start
 from dmfkit.store import Store, open_store
 from dmfkit.sweeps import sweep
-from dmfkit.tasks import CompletionTask, RatingsTask, SensingTask, Start
+from dmfkit.tasks import CompletionTask, FullObservationTask, RatingsTask, SensingTask
 
 __all__ = [
     "GROUPS",
     "Alignment",
     "AlignmentGroups",
     "CompletionTask",
+    "CompressedStart",
     "Descent",
     "Difference",
     "EffectiveRank",
     "Erratum",
     "Factorization",
+    "Factors",
     "Flow",
     "FullObservation",
+    "FullObservationTask",
     "InputError",
+    "InvariantFrames",
     "Loss",
     "MatrixCompletion",
     "MatrixSensing",
     "NuclearNorm",
     "NuclearNormSolution",
     "Origin",
+    "OrthogonalStart",
     "Parameters",
     "Ratings",
     "RatingsTask",
@@ -59,13 +87,20 @@ __all__ = [
     "Start",
     "Status",
     "Store",
+    "TargetCoordinates",
+    "UnobservedError",
     "claim",
+    "completed_frames",
+    "compress",
     "effective_rank",
+    "expand",
+    "full_observation",
     "full_widths",
     "gaussian_std",
     "gradient_descent",
     "gradient_flow",
     "initialise",
+    "invariant_frames",
     "largest_stable_lr",
     "least_nuclear_norm",
     "matrix_completion",
@@ -76,6 +111,7 @@ __all__ = [
     "nuclear_norm",
     "nuclear_norm_solutions",
     "open_store",
+    "project",
     "random_low_rank",
     "read_parameters",
     "relative_error",
@@ -84,4 +120,6 @@ __all__ = [
     "singular_values",
     "sweep",
     "synthetic_ratings",
+    "truncated_gaussian",
+    "with_frames",
 ]

@@ -10,10 +10,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from dmfkit.entrywise import evaluator_for
 from dmfkit.errors import InputError
-from dmfkit.evaluation import Evaluator
 from dmfkit.factorization import Factorization, split_factors
-from dmfkit.flow import largest_stable_lr
+from dmfkit.flow import check_factor_rates, largest_stable_lr
 from dmfkit.problems import Normalisation, Problem, check_stop
 from dmfkit.record import Log, Recorder
 from dmfkit.result import Result, Status, allocate
@@ -111,7 +111,7 @@ def gradient_descent(
     """
     state, rates, threshold = _prepare(problem, start, settings, lr)
     n_runs, widths = start.n_runs, start.widths
-    evaluator = Evaluator(problem, widths, n_runs)
+    evaluator = evaluator_for(problem, widths, n_runs)
     log = Log(record, n_runs, len(record_at))
     out = allocate(n_runs, state.device, state.dtype)
     final, healthy = state.clone(), state.clone()
@@ -165,7 +165,9 @@ def gradient_descent(
             pace.keep(keep)
     lost = out["status"] == int(Status.DIVERGED)
     if bool(lost.any()):
-        out["stable_lr"][lost] = largest_stable_lr(problem, Factorization(healthy[lost], widths))
+        out["stable_lr"][lost] = largest_stable_lr(
+            problem, Factorization(healthy[lost], widths), factor_rates=settings.factor_rates
+        )
     return Result(Factorization(final, widths), records=log.data, **out)
 
 
@@ -180,11 +182,7 @@ def _prepare(
     """Check what was given; return the state, the rate of every run and the threshold on the sum of squares."""
     if start.shape != problem.shape:
         raise InputError(f"the factorization gives {start.shape} matrices, but the problem asks for {problem.shape}.")
-    if settings.factor_rates and len(settings.factor_rates) != start.depth:
-        raise InputError(
-            f"{len(settings.factor_rates)} factor_rates were given for depth {start.depth}: give one per factor, "
-            "or none."
-        )
+    check_factor_rates(settings.factor_rates, start.depth)
     if lr is not None and len(lr) != start.n_runs:
         raise InputError(f"{len(lr)} learning rates were given for {start.n_runs} runs: give one per run.")
     for value in lr or ():

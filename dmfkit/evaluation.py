@@ -22,13 +22,15 @@ class Evaluator:
     widths : tuple of int
         ``(d_0, .., d_N)``; ``(d_N, d_0)`` must be the problem's shape.
     n_runs : int
+    keep_product : bool
+        Whether to make a buffer for the product matrix.
     """
 
-    def __init__(self, problem: Problem, widths: tuple[int, ...], n_runs: int) -> None:
+    def __init__(self, problem: Problem, widths: tuple[int, ...], n_runs: int, *, keep_product: bool = True) -> None:
         self.problem = problem
         self.widths = widths
         self.gradient_scale = problem.gradient_scale
-        self._from_left = widths[0] > widths[-1]
+        self._from_left = keep_product and widths[0] > widths[-1]
         inner = widths[1:-1]
         high, wide = widths[-1], widths[0]
         # kept[i] holds a partial product; passed[i] the gradient after it went through some factors.
@@ -38,7 +40,8 @@ class Evaluator:
             return [torch.empty(n_runs, *shape, device=problem.device, dtype=problem.dtype) for shape in shapes]
 
         self._kept, self._passed = buffers(), buffers()
-        self._product = torch.empty(n_runs, high, wide, device=problem.device, dtype=problem.dtype)
+        if keep_product:
+            self._product = torch.empty(n_runs, high, wide, device=problem.device, dtype=problem.dtype)
 
     def squares(self, state: Tensor) -> Tensor:
         """Sum of squared residuals, ``(runs,)``, without the gradient."""

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from dmfkit.chebyshev import STAGE_FACTOR, chebyshev_step, stages_for
+from dmfkit.entrywise import evaluator_for
 from dmfkit.errors import InputError
-from dmfkit.evaluation import Evaluator
-from dmfkit.factorization import Factorization
+from dmfkit.factorization import Factorization, split_factors
 from dmfkit.problems import Normalisation, Problem, check_stop
 from dmfkit.record import Log, Recorder
 from dmfkit.result import Result, Status, allocate
@@ -80,6 +80,7 @@ def gradient_flow(
     *,
     record: tuple[Recorder, ...] = (),
     record_at: Sequence[float] = (),
+    factor_rates: Sequence[float] = (),
     on_end: Callable[[int], None] | None = None,
 ) -> Result:
     """Follow ``dW_j/dt = -d l(W_N .. W_1) / dW_j`` (Eq 4 of Arora et al. 2019) for a batch of runs.
@@ -93,6 +94,9 @@ def gradient_flow(
     record : tuple of Recorder
     record_at : sequence of float
         Flow times, ascending; between steps the trajectory is interpolated by cubic Hermite polynomials.
+    factor_rates : sequence of float
+        ``c_j``: ``dW_j/dt`` is multiplied by it; empty means all one. The error allowed in a step is then measured by
+        the factors of the greatest rate, because slow ones may be much larger.
     on_end : callable
         Called with the number of runs that left the batch, for progress displays.
 
@@ -104,18 +108,35 @@ def gradient_flow(
     Raises
     ------
     InputError
-        If the shapes of problem and factorization differ.
+        If the shapes of problem and factorization differ, or rates do not match factors.
     """
     if start.shape != problem.shape:
         raise InputError(f"the factorization gives {start.shape} matrices, but the problem asks for {problem.shape}.")
-    integration = _Integration(problem, start, settings, record, record_at, on_end)
+    check_factor_rates(factor_rates, start.depth)
+    integration = _Integration(problem, start, settings, record, record_at, factor_rates, on_end)
     while integration.running:
         integration.advance()
     return integration.result()
 
 
+def check_factor_rates(factor_rates: Sequence[float], depth: int) -> None:
+    """Raise `InputError` unless there is none, or one per factor, not negative and not all zero."""
+    if factor_rates and len(factor_rates) != depth:
+        raise InputError(
+            f"{len(factor_rates)} factor_rates were given for depth {depth}: give one per factor, or none."
+        )
+    if factor_rates and not (all(math.isfinite(rate) and rate >= 0 for rate in factor_rates) and any(factor_rates)):
+        raise InputError(
+            f"factor_rates = {tuple(factor_rates)} are not allowed: they must be finite, at least 0, and not all 0."
+        )
+
+
 def largest_stable_lr(
-    problem: Problem, start: Factorization, rtol: float = 1e-2, max_evaluations: int = 1000
+    problem: Problem,
+    start: Factorization,
+    rtol: float = 1e-2,
+    max_evaluations: int = 1000,
+    factor_rates: Sequence[float] = (),
 ) -> Tensor:
     """Largest learning rate with which fixed-step descent can follow the gradient flow from `start`, ``(runs,)``.
 
@@ -123,7 +144,18 @@ def largest_stable_lr(
     power iteration along the flow until the mean squared residual has fallen to 1e-6, or for `max_evaluations`
     evaluations of the gradient, and its maximum taken.
     """
-    return gradient_flow(problem, start, Flow(rtol=rtol, max_evaluations=max_evaluations)).stable_lr
+    settings = Flow(rtol=rtol, max_evaluations=max_evaluations)
+    return gradient_flow(problem, start, settings, factor_rates=factor_rates).stable_lr
+
+
+def _per_parameter(factor_rates: Sequence[float], start: Factorization) -> Tensor | None:
+    """Rate of every entry of a state, ``(n_parameters,)``; None where all move alike."""
+    if not factor_rates or set(factor_rates) == {1.0}:
+        return None
+    rates = torch.ones_like(start.state[:1])
+    for block, rate in zip(split_factors(rates, start.widths), factor_rates, strict=True):
+        block.fill_(rate)
+    return rates[0]
 
 
 class _Integration:
@@ -136,14 +168,16 @@ class _Integration:
         settings: Flow,
         record: tuple[Recorder, ...],
         record_at: Sequence[float],
+        factor_rates: Sequence[float],
         on_end: Callable[[int], None] | None,
     ) -> None:
         n_runs, state = start.n_runs, start.state
         self.problem, self.widths, self.settings, self.on_end = problem, start.widths, settings, on_end
-        self.evaluator = Evaluator(problem, start.widths, n_runs)
+        self.evaluator = evaluator_for(problem, start.widths, n_runs)
         self.threshold = settings.stop / problem.loss_scale(settings.stop_normalisation)
         self.log, self.record_at = Log(record, n_runs, len(record_at)), np.asarray(record_at, dtype=float)
         self.out, self.final = allocate(n_runs, state.device, state.dtype), state.clone()
+        self.rates = _per_parameter(factor_rates, start)
         # Vectors of the batch: state, right-hand side there, and the direction of the last spectral radius estimate.
         self.y = state.clone()
         self.f, self.squares = self._field(self.y)
@@ -191,7 +225,8 @@ class _Integration:
     def _field(self, y: Tensor) -> tuple[Tensor, Tensor]:
         f = torch.empty_like(y)
         squares = self.evaluator.squares_and_gradient(y, f)
-        return f.neg_(), squares
+        f.neg_()
+        return (f if self.rates is None else f.mul_(self.rates)), squares
 
     def _device(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.y.device)
@@ -204,9 +239,15 @@ class _Integration:
         """Local error relative to what is allowed, Eq (3.1) of Sommeijer, Shampine & Verwer (1998)."""
         step = self._device(h).unsqueeze(1)
         estimate = (self.f + f_new).mul_(0.4 * step).add_(self.y, alpha=0.8).sub_(y_new, alpha=0.8)
-        size = torch.maximum(torch.linalg.vector_norm(self.y, dim=1), torch.linalg.vector_norm(y_new, dim=1))
+        size = torch.maximum(self._size(self.y), self._size(y_new))
         allowed = self.settings.atol + self.settings.rtol * size
         return self._host(torch.linalg.vector_norm(estimate, dim=1) / allowed)
+
+    def _size(self, y: Tensor) -> Tensor:
+        """Norm of the factors that move fastest, ``(runs,)``."""
+        if self.rates is not None:
+            y = y * (self.rates == self.rates.max())
+        return torch.linalg.vector_norm(y, dim=1)
 
     def _interpolate(self, rows: np.ndarray, h: np.ndarray, share: np.ndarray, y_new: Tensor, f_new: Tensor) -> Tensor:
         """Cubic Hermite interpolation at `share` of the step, for the runs in `rows`."""

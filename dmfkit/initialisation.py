@@ -81,13 +81,19 @@ def _identity(widths: tuple[int, ...], init_scale: float, seed: int) -> list[Ten
     return [scale * torch.eye(rows, columns, dtype=torch.float64) for columns, rows in pairwise(widths)]
 
 
-def _orthogonal(widths: tuple[int, ...], init_scale: float, seed: int) -> list[Tensor]:
+def orthogonal_factors(widths: tuple[int, ...], seed: int) -> list[Tensor]:
+    """Random matrices ``d_j x d_{j-1}`` with orthonormal rows or columns, uniformly distributed; float64 on the CPU."""
     generator = torch.Generator().manual_seed(seed)
     factors = []
     for columns, rows in pairwise(widths):
         basis, triangle = torch.linalg.qr(_normal(max(rows, columns), min(rows, columns), generator))
         basis = basis * triangle.diagonal().sign()  # makes the distribution uniform over orthonormal frames
         factors.append(basis if rows >= columns else basis.mT.contiguous())
+    return factors
+
+
+def _orthogonal(widths: tuple[int, ...], init_scale: float, seed: int) -> list[Tensor]:
+    factors = orthogonal_factors(widths, seed)
     product = factors[0]
     for factor in factors[1:]:
         product = factor @ product

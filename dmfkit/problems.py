@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -142,10 +142,15 @@ class Problem(ABC):
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Problem:
         """Copy of the problem on another device or in another precision."""
+        kept = {item.name: getattr(self, item.name) for item in fields(self)}
         moved: dict[str, Any] = {
-            name: value.to(device, dtype) for name, value in vars(self).items() if isinstance(value, Tensor)
+            name: value.to(device, dtype) for name, value in kept.items() if isinstance(value, Tensor)
         }
         return replace(self, **moved)
+
+    def lift(self, end_to_end: Tensor) -> Tensor:
+        """The matrix that `end_to_end` stands for, ``(runs, ...)`` shaped like the ground truth; usually itself."""
+        return end_to_end
 
 
 @dataclass(frozen=True)
@@ -243,6 +248,43 @@ def random_low_rank(shape: tuple[int, int], rank: int, seed: int, target_norm: f
     right = torch.randn(shape[1], rank, generator=generator, dtype=torch.float64)
     matrix = left @ right.mT
     return matrix if target_norm is None else matrix * (target_norm / torch.linalg.matrix_norm(matrix))
+
+
+def truncated_gaussian(shape: tuple[int, int], rank: int, seed: int, target_norm: float | None = None) -> Tensor:
+    """Best rank-`rank` approximation of a matrix with i.i.d. standard normal entries.
+
+    The target of the code released with Yaras et al. (2023), whose text names none. Its non-zero singular values are
+    nearly equal, about ``2 sqrt(d)`` for a ``d x d`` matrix.
+
+    Parameters
+    ----------
+    shape : (d, d_in)
+    rank, seed : int
+    target_norm : float, optional
+        Rescale to this Frobenius norm; ``None`` leaves the matrix as it is.
+
+    Returns
+    -------
+    Tensor of shape (d, d_in), float64, on the CPU
+
+    Raises
+    ------
+    InputError
+        If the rank exceeds a side of the matrix or is not positive, or the norm is not positive.
+    """
+    check_rank(shape, rank)
+    check_target_norm(target_norm)
+    generator = torch.Generator().manual_seed(seed)
+    left, values, right = torch.linalg.svd(
+        torch.randn(*shape, generator=generator, dtype=torch.float64), full_matrices=False
+    )
+    matrix = (left[:, :rank] * values[:rank]) @ right[:rank]
+    return matrix if target_norm is None else matrix * (target_norm / torch.linalg.matrix_norm(matrix))
+
+
+def full_observation(ground_truth: Tensor, normalisation: Normalisation = "half_sum") -> FullObservation:
+    """Observe every entry of a matrix, Eq (1) of Yaras et al. (2023) with the half-sum."""
+    return FullObservation(normalisation, ground_truth, ground_truth)
 
 
 def matrix_completion(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import xarray as xr
 
-from dmfkit import record, tasks
+from dmfkit import record, starts, tasks
 from dmfkit.descent import Descent
 from dmfkit.flow import Flow
 from dmfkit.nuclear_norms import NuclearNorm, NuclearNormGrid
@@ -21,9 +21,11 @@ from dmfkit.theory.speeds import SingularValueSpeeds
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(tasks.CompletionTask, tasks.SensingTask, tasks.RatingsTask, tasks.Start, Descent, Flow, NuclearNorm),
+        *(tasks.CompletionTask, tasks.FullObservationTask, tasks.SensingTask, tasks.RatingsTask),
+        *(starts.Start, starts.OrthogonalStart, starts.CompressedStart, Descent, Flow, NuclearNorm),
         *(record.Alignment, record.AlignmentGroups, record.EffectiveRank, record.Loss),
         *(record.RelativeError, record.SingularValues, SingularValueSpeeds),
+        *(record.Factors, record.TargetCoordinates, record.UnobservedError),
     )
 }
 

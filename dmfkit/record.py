@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dmfkit import spectra
 from dmfkit.factorization import Factorization
-from dmfkit.problems import Problem
+from dmfkit.problems import MatrixCompletion, Problem
 
 # The groups of `AlignmentGroups`: on the diagonal, then off it.
 GROUPS = (
@@ -36,9 +36,19 @@ class Snapshot:
     factorization: Factorization
 
     @cached_property
-    def end_to_end(self) -> Tensor:
-        """Product matrices, ``(runs, d, d_in)``."""
+    def product(self) -> Tensor:
+        """Product matrices, ``(runs, ...)``, in the shape of the problem's own gradient."""
         return self.factorization.end_to_end()
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        """Gradients of the problem's own loss in the product matrices, shaped like `end_to_end`."""
+        return self.problem.lift(self.problem.gradient(self.product))
+
+    @cached_property
+    def end_to_end(self) -> Tensor:
+        """Product matrices, ``(runs, d, d_in)``; of a compressed factorization, in the shape of the target."""
+        return self.problem.lift(self.product)
 
     @cached_property
     def singular_values(self) -> Tensor:
@@ -72,7 +82,7 @@ class Loss:
         return {"mean_square": ()}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
-        return {"mean_square": snapshot.problem.loss(snapshot.end_to_end, "mean")}
+        return {"mean_square": snapshot.problem.loss(snapshot.product, "mean")}
 
 
 @dataclass(frozen=True)
@@ -129,7 +139,7 @@ class Alignment:
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         left, _, right = snapshot.svd
-        rotated = left.mT @ snapshot.problem.gradient(snapshot.end_to_end) @ right.mT
+        rotated = left.mT @ snapshot.gradient @ right.mT
         on, off = spectra.split_diagonal(rotated.abs())
         share = off.square().sum(dim=-1) / (on.square().sum(dim=-1) + off.square().sum(dim=-1))
         return {
@@ -155,7 +165,7 @@ class AlignmentGroups:
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         left, _, right = snapshot.svd
-        rotated = left.mT @ snapshot.problem.gradient(snapshot.end_to_end) @ right.mT
+        rotated = left.mT @ snapshot.gradient @ right.mT
         size = rotated.shape[-1]
         on = torch.eye(size, dtype=torch.bool, device=rotated.device)
         leading = torch.arange(size, device=rotated.device) < self.rank
@@ -167,6 +177,72 @@ class AlignmentGroups:
             "group_share": squares / squares.sum(dim=-1, keepdim=True),
             "group_mean": sums / masks.sum(dim=(-2, -1)).clamp(min=1.0),
         }
+
+
+@dataclass(frozen=True)
+class UnobservedError:
+    """Half the squared error on the entries that are not observed, divided by the number of all entries.
+
+    The recovery error of the code released with Yaras et al. (2023).
+    """
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        return {"unobserved_error": ()}
+
+    def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        problem = snapshot.problem
+        if problem.ground_truth is None or not isinstance(problem, MatrixCompletion):
+            raise ValueError("UnobservedError needs a completion problem whose ground truth is known")
+        wrong = (snapshot.end_to_end - problem.ground_truth) * (1.0 - problem.mask)
+        return {"unobserved_error": 0.5 * wrong.square().mean(dim=(-2, -1))}
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The factors themselves, of one shape; for small examples, whose theorems speak of every weight."""
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        return {"factor": ("layer", "row", "column")}
+
+    def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        return {"factor": torch.stack(snapshot.factorization.factors, dim=1)}
+
+
+@dataclass(frozen=True)
+class TargetCoordinates:
+    """Coordinates of the product matrix in the leading singular vectors of the target and of what is observed of it.
+
+    ``B_U^T W B_V`` with ``B_U`` an orthonormal basis of the `count` leading left singular vectors of the ground truth
+    and, for completion, of the observed matrix with zeros elsewhere; ``B_V`` the same of right ones. Training from a
+    small start hardly leaves these few directions: ``coordinate_share`` is the share of ``||W||_F^2`` in them.
+    """
+
+    count: int
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        return {"coordinate": ("row", "column"), "coordinate_share": ()}
+
+    def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        left, right = target_bases(snapshot.problem, self.count)
+        coordinates = left.mT @ snapshot.end_to_end @ right
+        share = coordinates.square().sum(dim=(-2, -1)) / snapshot.end_to_end.square().sum(dim=(-2, -1))
+        return {"coordinate": coordinates, "coordinate_share": share}
+
+
+def target_bases(problem: Problem, count: int) -> tuple[Tensor, Tensor]:
+    """Bases ``B_U, B_V`` of `TargetCoordinates`, each ``(d, count)`` or, for completion, ``(d, 2 count)``."""
+    if problem.ground_truth is None:
+        raise ValueError("TargetCoordinates needs a problem whose ground truth is known")
+    matrices = [problem.ground_truth]
+    if isinstance(problem, MatrixCompletion):
+        matrices.append(problem.values)
+    parts = [spectra.leading_singular_vectors(matrix, count) for matrix in matrices]
+    left = torch.cat([vectors for vectors, _, _ in parts], dim=-1)
+    right = torch.cat([vectors for _, _, vectors in parts], dim=-1)
+    return torch.linalg.qr(left)[0], torch.linalg.qr(right)[0]
 
 
 class Log:

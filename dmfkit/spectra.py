@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
@@ -9,6 +11,34 @@ from torch import Tensor
 def singular_values(matrix: Tensor) -> Tensor:
     """Singular values in descending order, ``(runs, min(d, d_in))``, of matrices ``(runs, d, d_in)``."""
     return torch.linalg.svdvals(matrix)
+
+
+def leading_singular_vectors(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `count` largest singular values of one matrix with their vectors, by a Lanczos method of SciPy's.
+
+    Parameters
+    ----------
+    matrix : Tensor of shape (d, d_in)
+    count : int
+        At least 1 and below ``min(d, d_in)``.
+
+    Returns
+    -------
+    left : Tensor of shape (d, count)
+    values : Tensor of shape (count,)
+        Descending.
+    right : Tensor of shape (d_in, count)
+        Both sets of vectors are orthonormal, also where singular values are zero or equal.
+    """
+    # A fixed first vector: the same matrix gives the same vectors.
+    first = np.random.default_rng(0).standard_normal(min(matrix.shape))
+    host = matrix.detach().to("cpu", torch.float64).numpy()
+    left, values, right = scipy.sparse.linalg.svds(host, k=count, v0=first)
+    order = np.argsort(-values, kind="stable")
+    return tuple(  # type: ignore[return-value]
+        torch.from_numpy(np.ascontiguousarray(part)).to(matrix)
+        for part in (left[:, order], values[order], right[order].T)
+    )
 
 
 def effective_rank(values: Tensor) -> Tensor:

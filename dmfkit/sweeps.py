@@ -22,16 +22,17 @@ import xarray as xr
 from dmfkit import spectra
 from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
-from dmfkit.factorization import Factorization, full_widths
+from dmfkit.factorization import Factorization
 from dmfkit.flow import Flow, gradient_flow
 from dmfkit.grids import LatestProblem, check_grid, choose_device, grid_points
-from dmfkit.initialisation import initialise
+from dmfkit.problems import Problem
 from dmfkit.progress import Progress
 from dmfkit.provenance import run_provenance
 from dmfkit.record import Recorder
 from dmfkit.result import Result
+from dmfkit.starts import AnyStart
 from dmfkit.store import Store, find_or_compute, read, specification_key, write
-from dmfkit.tasks import Start, Task, field_names, key_values, with_fields
+from dmfkit.tasks import Task, field_names, key_values, with_fields
 
 # Runs in one batch. Larger batches gain nothing on two cores at d = 100 and would be lost whole by an interruption.
 RUNS_PER_BATCH = 12
@@ -53,7 +54,7 @@ class Sweep:
     """
 
     task: Task
-    start: Start
+    start: AnyStart
     method: Descent | Flow
     grid: Mapping[str, tuple[Any, ...]]
     record: tuple[Recorder, ...] = ()
@@ -90,7 +91,7 @@ class Sweep:
 
 def sweep(
     task: Task,
-    start: Start,
+    start: AnyStart,
     method: Descent | Flow,
     *,
     name: str = "",
@@ -160,7 +161,7 @@ def sweep(
     return find_or_compute(store, label, key, compute, recompute=recompute)
 
 
-def _resolve(plan: Sweep, point: dict[str, Any]) -> tuple[Task, Start, Descent | Flow]:
+def _resolve(plan: Sweep, point: dict[str, Any]) -> tuple[Task, AnyStart, Descent | Flow]:
     """Task, start and method at one grid point."""
     return with_fields(plan.task, point), with_fields(plan.start, point), with_fields(plan.method, point)
 
@@ -177,9 +178,9 @@ def _batches(plan: Sweep, runs_per_batch: int) -> list[list[int]]:
         if task not in tasks:
             task.check()
             tasks[task] = {}
-        full_widths(task.shape, start.depth, start.hidden_width)
         shared = (
-            replace(start, seed=0, init_scale=1.0),
+            start.widths(task.shape),
+            start.shared,
             replace(method, lr=1.0) if isinstance(method, Descent) else method,
         )
         tasks[task].setdefault(shared, []).append(index)
@@ -196,29 +197,32 @@ def _train(
 ) -> xr.Dataset:
     """Train one batch; the dataset has the dimension ``run``, numbered by the grid."""
     resolved = [_resolve(plan, plan.points[index]) for index in indices]
-    task, start, method = resolved[0]
+    task, _, method = resolved[0]
     dtype = getattr(torch, getattr(method, "dtype", "float64"))
     problem = problems.of(task, device, dtype)
-    widths = full_widths(task.shape, start.depth, start.hidden_width)
-    scales, seeds = [one.init_scale for _, one, _ in resolved], [one.seed for _, one, _ in resolved]
-    initial = initialise(start.init, widths, scales, seeds, device=device, dtype=dtype)  # type: ignore[arg-type]
+    beginnings = [one.begin(problem) for _, one, _ in resolved]
+    problem, rates = beginnings[0].problem, beginnings[0].factor_rates
+    initial = Factorization(
+        torch.cat([one.factorization.state for one in beginnings]), beginnings[0].factorization.widths
+    )
     began = time.perf_counter()
     shared: dict[str, Any] = {"record": plan.record, "on_end": progress.advance}
     if isinstance(method, Descent):
-        rates = [one.lr for _, _, one in resolved if isinstance(one, Descent)]
+        lrs = [one.lr for _, _, one in resolved if isinstance(one, Descent)]
         steps = [int(step) for step in plan.record_at]
-        result = gradient_descent(problem, initial, method, lr=rates, record_at=steps, **shared)
+        paced = replace(method, factor_rates=rates or method.factor_rates)
+        result = gradient_descent(problem, initial, paced, lr=lrs, record_at=steps, **shared)
     else:
-        result = gradient_flow(problem, initial, method, record_at=plan.record_at, **shared)
+        result = gradient_flow(problem, initial, method, record_at=plan.record_at, factor_rates=rates, **shared)
     seconds = time.perf_counter() - began
-    dataset = _dataset(plan, problem.ground_truth, initial, result).assign_coords(run=indices)
+    dataset = _dataset(plan, problem, initial, result).assign_coords(run=indices)
     # A run's share of its batch's wall time: what it cost, not how long it would have taken alone.
     return dataset.assign(wall_seconds=("run", np.full(len(indices), seconds / len(indices))))
 
 
-def _dataset(plan: Sweep, truth: torch.Tensor | None, initial: Factorization, result: Result) -> xr.Dataset:
+def _dataset(plan: Sweep, problem: Problem, initial: Factorization, result: Result) -> xr.Dataset:
     """Final measurements and records of one batch."""
-    end_to_end = result.factorization.end_to_end()
+    truth, end_to_end = problem.ground_truth, problem.lift(result.factorization.end_to_end())
     # Diverged runs have no spectrum; their rows are nan.
     finite = torch.isfinite(end_to_end).all(dim=(-2, -1))
     values = torch.full(
@@ -232,7 +236,7 @@ def _dataset(plan: Sweep, truth: torch.Tensor | None, initial: Factorization, re
         "n_evaluations": ((), result.n_evaluations),
         "flow_time": ((), result.time),
         "stable_lr": ((), result.stable_lr),
-        "initial_norm": ((), torch.linalg.matrix_norm(initial.end_to_end())),
+        "initial_norm": ((), torch.linalg.matrix_norm(problem.lift(initial.end_to_end()))),
         "final_mean_square": ((), result.mean_square),
         "final_singular_value": (("final_index",), values),
         "final_effective_rank": ((), spectra.effective_rank(values)),
@@ -258,7 +262,7 @@ def _assemble(plan: Sweep, parts: list[xr.Dataset], device: torch.device) -> xr.
     shaped = {}
     for name, variable in joined.data_vars.items():
         rest = variable.dims[1:]
-        values = variable.values.reshape(*sizes.values(), *variable.shape[1:])
+        values = variable.values.reshape((*sizes.values(), *variable.shape[1:]))
         shaped[name] = ((*sizes, *rest), values)
     coords: dict[str, Any] = {
         name: list(values) for name, values in plan.grid.items() if all(item is not None for item in values)

@@ -15,6 +15,7 @@ from torch import Tensor
 from dmfkit.data import Ratings, movielens_100k, synthetic_ratings
 from dmfkit.errors import InputError
 from dmfkit.problems import (
+    FullObservation,
     MatrixCompletion,
     MatrixSensing,
     Normalisation,
@@ -24,11 +25,18 @@ from dmfkit.problems import (
     check_normalisation,
     check_rank,
     check_target_norm,
+    full_observation,
     matrix_completion,
     matrix_sensing,
     random_low_rank,
+    truncated_gaussian,
 )
 from dmfkit.ratings import MOVIELENS_ITEMS, MOVIELENS_USERS
+
+# Metadata of a field whose default means what was meant before there was the field.
+ADDED_LATER = {"added_later": True}
+
+_TARGETS = {"product": random_low_rank, "truncated": truncated_gaussian}
 
 
 class Task(Protocol):
@@ -51,21 +59,24 @@ class LowRankTask:
 
     Attributes
     ----------
-    d, rank, n_observed : int
+    d, rank : int
     data_seed : int
         Draws the matrix and what is observed of it.
     normalisation : {"half_sum", "mean"}
         Of the training loss.
     target_norm : float, optional
         Frobenius norm to which the matrix is rescaled; ``None`` leaves it raw.
+    target : {"product", "truncated"}
+        ``product``: ``U V^T`` with Gaussian ``U, V`` (Arora et al. 2019). ``truncated``: the leading part of a Gaussian
+        matrix (the code released with Yaras et al. 2023).
     """
 
     d: int = 100
     rank: int = 5
-    n_observed: int = 2000
     data_seed: int = 0
     normalisation: Normalisation = "half_sum"
     target_norm: float | None = None
+    target: str = field(default="product", metadata=ADDED_LATER)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -77,15 +88,29 @@ class LowRankTask:
         check_rank(self.shape, self.rank)
         check_target_norm(self.target_norm)
         check_normalisation(self.normalisation)
+        if self.target not in _TARGETS:
+            raise InputError(f"target = {self.target!r} is not allowed: choose one of {', '.join(_TARGETS)}.")
 
     def ground_truth(self) -> Tensor:
         """Return the matrix to be found, ``(d, d)``."""
-        return random_low_rank(self.shape, self.rank, self.data_seed, self.target_norm)
+        self.check()
+        return _TARGETS[self.target](self.shape, self.rank, self.data_seed, self.target_norm)
+
+
+@dataclass(frozen=True)
+class FullObservationTask(LowRankTask):
+    """Factorize the matrix itself, every entry of which is known; fields as in `LowRankTask`."""
+
+    def problem(self) -> FullObservation:
+        """Make the problem, on the CPU in float64."""
+        return full_observation(self.ground_truth(), self.normalisation)
 
 
 @dataclass(frozen=True)
 class CompletionTask(LowRankTask):
-    """Complete the matrix from `n_observed` of its entries; fields as in `LowRankTask`."""
+    """Complete the matrix from `n_observed` of its entries; other fields as in `LowRankTask`."""
+
+    n_observed: int = 2000
 
     def check(self) -> None:
         super().check()
@@ -102,10 +127,12 @@ class SensingTask(LowRankTask):
 
     Attributes
     ----------
+    n_observed : int
     measurement_std : float
         Standard deviation of the entries of the measurement matrices.
     """
 
+    n_observed: int = 2000
     measurement_std: float = 1.0
 
     def check(self) -> None:
@@ -181,32 +208,18 @@ class RatingsTask:
         return MatrixCompletion(self.normalisation, None, torch.from_numpy(values).to(torch.float64) * known, known)
 
 
-@dataclass(frozen=True)
-class Start:
-    """Depth and initial factors.
-
-    Attributes
-    ----------
-    depth : int
-        Number ``N`` of factors.
-    init : {"gaussian", "identity", "orthogonal", "balanced"}
-    init_scale : float
-        Frobenius norm of the initial product matrix (Gaussian: its root mean square).
-    seed : int
-    hidden_width : int, optional
-        Width of every hidden layer; ``None`` takes the least that does not limit the rank.
-    """
-
-    depth: int = 3
-    init: str = "gaussian"
-    init_scale: float = 1e-3
-    seed: int = 0
-    hidden_width: int | None = None
-
-
 def key_values(value: Any) -> dict[str, Any]:
-    """Return the class and the fields of a dataclass instance that determine numbers, as plain values."""
-    kept = {item.name: getattr(value, item.name) for item in fields(value) if item.metadata.get("in_key", True)}
+    """Return the class and the fields of a dataclass instance that determine numbers, as plain values.
+
+    A field that was `ADDED_LATER` is left out while it has its default, so that results stored before it was thought of
+    keep their keys.
+    """
+    kept = {
+        item.name: getattr(value, item.name)
+        for item in fields(value)
+        if item.metadata.get("in_key", True)
+        and not (item.metadata.get("added_later", False) and getattr(value, item.name) == item.default)
+    }
     return {"kind": type(value).__name__, **kept}
 
 

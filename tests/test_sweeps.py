@@ -263,5 +263,5 @@ def test_cuda_equals_cpu():
 def test_a_stored_result_needs_neither_its_data_nor_a_check_of_it(tmp_path, monkeypatch):
     options = {"name": "small", "store": Store(tmp_path), "seed": (0,)}
     sweep(SMALL, Start(init_scale=0.3), Flow(), **options)
-    monkeypatch.setattr(CompletionTask, "check", lambda task: pytest.fail("the stored result was not used at once"))
+    monkeypatch.setattr(CompletionTask, "check", lambda _: pytest.fail("the stored result was not used at once"))
     assert sweep(SMALL, Start(init_scale=0.3), Flow(), **options).attrs["loaded_from_store"] == 1

@@ -36,7 +36,7 @@ class SingularValueSpeeds:
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         left, values, right = snapshot.svd
         svd, factorization = SignedSVD(left, values, right.mT), snapshot.factorization
-        gradient = snapshot.problem.gradient(snapshot.end_to_end)
+        gradient = snapshot.gradient
         velocity = product_velocity(factorization, [-part for part in factorization.pull_back(gradient)])
         imbalance = factorization.imbalance()
         return {

@@ -1,0 +1,247 @@
+"""Compressed deep matrix factorizations (Yaras et al. 2023): all that gradient descent learns, in thin matrices.
+
+From an orthogonal start with square factors ``W_l(0) = sigma_l Q_l`` and a target of rank at most ``r_hat``, gradient
+descent moves every layer inside a subspace of dimension ``2 r_hat`` and multiplies the rest by one number ``rho_l(t)``
+(Theorem 1). `invariant_frames` finds orthonormal bases of those subspaces, `compress` the cores between them, and
+`expand` gives the full factors back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from dmfkit.errors import InputError
+from dmfkit.factorization import Factorization
+from dmfkit.problems import FullObservation, MatrixCompletion, Problem
+from dmfkit.spectra import leading_singular_vectors
+
+# Departure of W^T W from a multiple of the identity, in rounding units, up to which a factor counts as orthogonal.
+ORTHOGONALITY = 1e4
+
+
+@dataclass(frozen=True)
+class InvariantFrames:
+    """Orthonormal bases of the subspaces in which the layers learn, Theorem 1 of Yaras et al. (2023).
+
+    Attributes
+    ----------
+    frames : tuple of Tensor, each (runs, d, 2 r_hat)
+        ``frames[0]`` holds the first columns ``V_{1,1}`` of ``V_1``, ``frames[l]`` those of ``U_l = V_{l+1}``.
+    layer_scales : Tensor of shape (runs, L)
+        ``sigma_l``.
+    """
+
+    frames: tuple[Tensor, ...]
+    layer_scales: Tensor
+
+    @property
+    def right(self) -> Tensor:
+        """``V_{1,1}``, ``(runs, d, 2 r_hat)``."""
+        return self.frames[0]
+
+    @property
+    def left(self) -> Tensor:
+        """``U_{L,1}``, ``(runs, d, 2 r_hat)``."""
+        return self.frames[-1]
+
+    @property
+    def size(self) -> int:
+        """Width ``2 r_hat`` of the cores."""
+        return self.frames[0].shape[-1]
+
+
+def layer_scales(start: Factorization) -> Tensor:
+    """Scales ``sigma_l`` of an orthogonally initialised factorization with square factors, ``(runs, L)``.
+
+    Raises
+    ------
+    InputError
+        If the factors are not square and of one size, or one is not a positive multiple of an orthogonal matrix.
+    """
+    if len(set(start.widths)) != 1:
+        raise InputError(
+            f"factors of widths {start.widths} have no invariant frames: Theorem 1 needs square factors of one size."
+        )
+    scales = []
+    eye = torch.eye(start.widths[0], dtype=start.state.dtype, device=start.state.device)
+    for number, factor in enumerate(start.factors, start=1):
+        scale = torch.linalg.matrix_norm(factor) / start.widths[0] ** 0.5
+        unit = factor / scale.clamp(min=torch.finfo(factor.dtype).tiny)[:, None, None]
+        if not bool((unit.mT @ unit - eye).abs().amax() <= ORTHOGONALITY * torch.finfo(factor.dtype).eps):
+            raise InputError(
+                f"factor {number} is not a multiple of an orthogonal matrix: compression starts from an orthogonal "
+                "initialisation, as initialise('orthogonal', ...) or OrthogonalStart gives."
+            )
+        scales.append(scale)
+    return torch.stack(scales, dim=1)
+
+
+def invariant_frames(start: Factorization, target: Tensor, rank_bound: int) -> InvariantFrames:
+    """Frames of Theorem 1 of Yaras et al. (2023), at the cost of a few products with thin matrices.
+
+    The inert directions of the first layer are ``N(Psi) & N(Psi^T W_1(0))`` with ``Psi = W_{L:2}(0)^T Phi``; since all
+    factors are multiples of orthogonal matrices, what is orthogonal to them is spanned by the right singular vectors
+    of ``Phi`` and by ``W_{L:1}(0)^T`` times its left ones. Both are taken at one scale. Later frames are
+    ``W_l(0) / sigma_l`` times earlier ones.
+
+    Parameters
+    ----------
+    start : Factorization
+        Square factors, each a multiple of an orthogonal matrix.
+    target : Tensor of shape (d, d)
+        ``Phi``. If its rank exceeds `rank_bound`, its leading part counts.
+    rank_bound : int
+        ``r_hat``.
+
+    Raises
+    ------
+    InputError
+        If ``0 < 2 r_hat < d`` does not hold, or `start` is not as described.
+    """
+    d = start.widths[0]
+    if not 0 < 2 * rank_bound < d:
+        raise InputError(
+            f"rank_bound = {rank_bound} is not allowed for {d} x {d} matrices: choose from 1 to {(d - 1) // 2}, "
+            "so that 0 < 2 * rank_bound < d."
+        )
+    scales = layer_scales(start)
+    left, _, right = leading_singular_vectors(target, rank_bound)
+    reached = left.expand(start.n_runs, -1, -1)
+    for factor, scale in zip(reversed(start.factors), reversed(scales.unbind(dim=1)), strict=True):
+        reached = factor.mT @ reached / scale[:, None, None]
+    frames = [torch.linalg.qr(torch.cat([right.expand(start.n_runs, -1, -1), reached], dim=-1))[0]]
+    for factor, scale in zip(start.factors, scales.unbind(dim=1), strict=True):
+        frames.append(factor @ frames[-1] / scale[:, None, None])
+    return InvariantFrames(tuple(frames), scales)
+
+
+def frames_target(problem: Problem, source: str = "observed") -> Tensor:
+    """Matrix from which frames are computed: what is observed, zero elsewhere, or the ground truth.
+
+    Raises
+    ------
+    InputError
+        If the problem does not observe entries, or its ground truth is asked for and unknown.
+    """
+    if source == "truth":
+        if problem.ground_truth is None:
+            raise InputError("frames_from = 'truth' needs a problem whose ground truth is known: choose 'observed'.")
+        return problem.ground_truth
+    if not isinstance(problem, MatrixCompletion | FullObservation):
+        raise InputError("frames are computed from observed entries; this problem does not observe entries.")
+    return problem.values
+
+
+def completed_frames(start: Factorization, frames: InvariantFrames) -> tuple[Tensor, ...]:
+    """The frames completed to the orthogonal matrices ``V_1, U_1 = V_2, .., U_L`` of Theorem 1, ``(runs, d, d)`` each.
+
+    Dense, for looking at small examples: training needs only the thin frames.
+    """
+    size = frames.size
+    # Householder QR of the thin frame gives an orthonormal basis of its complement in the remaining columns.
+    whole = torch.linalg.qr(frames.right, mode="complete")[0]
+    rest = [whole[..., size:]]
+    for factor, scale in zip(start.factors, frames.layer_scales.unbind(dim=1), strict=True):
+        rest.append(factor @ rest[-1] / scale[:, None, None])
+    return tuple(torch.cat([frame, more], dim=-1) for frame, more in zip(frames.frames, rest, strict=True))
+
+
+def compress(factorization: Factorization, frames: InvariantFrames) -> Factorization:
+    """Cores ``U_{l,1}^T W_l V_{l,1}``, all ``2 r_hat x 2 r_hat``, Eq (5) of Yaras et al. (2023)."""
+    pairs = zip(factorization.factors, pairwise(frames.frames), strict=True)
+    return Factorization.from_factors([left.mT @ (factor @ right) for factor, (right, left) in pairs])
+
+
+def with_frames(cores: Factorization, frames: InvariantFrames) -> Factorization:
+    """Cores between their outer frames: factors ``V_{1,1}^T, W_1, .., W_L, U_{L,1}`` whose product is Eq (5)."""
+    return Factorization.from_factors([frames.right.mT.contiguous(), *cores.factors, frames.left])
+
+
+def expand(cores: Factorization, frames: InvariantFrames, start: Factorization, middle_scales: Tensor) -> Factorization:
+    """Full factors, Eq (3) of Yaras et al. (2023), from cores and ``rho_l``.
+
+    Since ``W_l(0) = sigma_l U_l V_l^T``, the inert part needs no basis of its own:
+    ``W_l = (rho_l / sigma_l) W_l(0) + U_{l,1} (core_l - rho_l I) V_{l,1}^T``.
+
+    Parameters
+    ----------
+    cores : Factorization
+    frames : InvariantFrames
+    start : Factorization
+        The initial full factors.
+    middle_scales : Tensor of shape (runs, L)
+        ``rho_l``, see `dmfkit.theory.middle_scales`.
+    """
+    eye = torch.eye(frames.size, dtype=start.state.dtype, device=start.state.device)
+    full = []
+    for layer, (initial, core) in enumerate(zip(start.factors, cores.factors, strict=True)):
+        rho = middle_scales[:, layer, None, None]
+        inner = frames.frames[layer + 1] @ (core - rho * eye) @ frames.frames[layer].mT
+        full.append(initial * (rho / frames.layer_scales[:, layer, None, None]) + inner)
+    return Factorization.from_factors(full)
+
+
+@dataclass(frozen=True)
+class ProjectedObservation(FullObservation):
+    """A fully observed target seen through fixed frames, Eq (6) of Yaras et al. (2023); one run only.
+
+    The residual of ``U C V^T`` against ``Phi`` splits into the small ``C - U^T Phi V``, whose entries are `values`, and
+    what no ``C`` reaches. A step therefore costs products of ``2 r_hat x 2 r_hat`` matrices only.
+
+    Attributes
+    ----------
+    left, right : Tensor of shape (d, 2 r_hat)
+        ``U_{L,1}`` and ``V_{1,1}``.
+    outside : Tensor of shape ()
+        ``||Phi - U U^T Phi V V^T||_F^2``.
+    entries : int
+        Number of observed entries, ``d^2``.
+    """
+
+    left: Tensor
+    right: Tensor
+    outside: Tensor
+    entries: int
+
+    @property
+    def n_observations(self) -> int:
+        return self.entries
+
+    def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
+        squares, residual = super().squares_and_residual_gradient(end_to_end)
+        return squares + self.outside, residual
+
+    def lift(self, end_to_end: Tensor) -> Tensor:
+        """``U C V^T``, ``(runs, d, d)``."""
+        return self.left @ end_to_end @ self.right.mT
+
+
+def project(problem: FullObservation, frames: InvariantFrames) -> ProjectedObservation:
+    """See a fully observed target through the frames of one run.
+
+    Raises
+    ------
+    InputError
+        If the frames are those of several runs.
+    """
+    if frames.right.shape[0] != 1:
+        raise InputError(
+            f"frames of {frames.right.shape[0]} runs were given: every run has a projected problem of its own."
+        )
+    left, right = frames.left[0], frames.right[0]
+    values = left.mT @ problem.values @ right
+    # By the difference itself: the difference of two squared norms would lose half of the digits.
+    outside = torch.linalg.matrix_norm(problem.values - left @ values @ right.mT).square()
+    return ProjectedObservation(
+        normalisation=problem.normalisation,
+        ground_truth=problem.ground_truth,
+        values=values,
+        left=left,
+        right=right,
+        outside=outside,
+        entries=problem.n_observations,
+    )

@@ -1,0 +1,100 @@
+"""Loss and gradient where few entries are observed: the residual at those entries only, never a full matrix of it."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from dmfkit.evaluation import Evaluator
+from dmfkit.factorization import split_factors
+from dmfkit.problems import MatrixCompletion, Problem
+
+# Below this share of observed entries the entry-wise residual is cheaper than the dense one. Measured on a CPU, see
+# `python -m benchmarks compression`; a fixed number, because a choice by the clock would change last digits from run
+# to run.
+SPARSE_SHARE = 0.1
+# Above this inner width the dense products win again, whatever the share.
+SPARSE_WIDTH = 100
+
+
+def evaluator_for(problem: Problem, widths: tuple[int, ...], n_runs: int) -> Evaluator:
+    """Return the cheaper evaluator: entry by entry for sparse completion by thin factors on a CPU, else dense."""
+    if (
+        isinstance(problem, MatrixCompletion)
+        and problem.device.type == "cpu"
+        and len(widths) > 2
+        and max(widths[1:-1]) <= SPARSE_WIDTH
+        and problem.n_observations < SPARSE_SHARE * problem.mask.numel()
+    ):
+        return EntrywiseEvaluator(problem, widths, n_runs)
+    return Evaluator(problem, widths, n_runs)
+
+
+class EntrywiseEvaluator(Evaluator):
+    """Evaluation whose cost grows with the number of observed entries, and with ``d`` once, not twice.
+
+    With ``W = A B``, ``A`` the last factor and ``B`` the product of the others, the residual ``R`` is computed on the
+    observed entries as a sparse matrix, and only ``R B^T`` and ``A^T R`` are formed from it.
+    """
+
+    def __init__(self, problem: MatrixCompletion, widths: tuple[int, ...], n_runs: int) -> None:
+        super().__init__(problem, widths, n_runs, keep_product=False)
+        rows, columns = problem.mask.nonzero(as_tuple=True)
+        self._shape = (problem.mask.shape[0], problem.mask.shape[1])
+        self._columns, self._starts = columns, _row_starts(rows, self._shape[0])
+        # The same entries in the order of the transposed matrix.
+        self._order = torch.argsort(columns * self._shape[0] + rows)
+        self._columns_t, self._starts_t = rows[self._order], _row_starts(columns[self._order], self._shape[1])
+        self._minus_values = self._sparse(-problem.values[rows, columns])
+
+    def squares(self, state: Tensor) -> Tensor:
+        factors, runs = split_factors(state, self.widths), state.shape[0]
+        inner = self._inner(factors, runs)
+        return torch.stack([self._residual(factors[-1][run], inner[run]).square().sum() for run in range(runs)])
+
+    def squares_and_gradient(self, state: Tensor, out: Tensor) -> Tensor:
+        runs = state.shape[0]
+        factors, gradients = split_factors(state, self.widths), split_factors(out, self.widths)
+        inner = self._inner(factors, runs)
+        passed = gradients[0] if len(factors) == 2 else self._passed[len(factors) - 2][:runs]
+        squares = []
+        for run in range(runs):
+            residual = self._residual(factors[-1][run], inner[run])
+            squares.append(residual.square().sum())
+            residual = residual * self.gradient_scale
+            gradients[-1][run] = self._sparse(residual) @ inner[run].mT.contiguous()
+            passed[run] = (self._sparse_transposed(residual[self._order]) @ factors[-1][run]).mT
+        if len(factors) > 2:
+            self._backward_from_right(factors[:-1], gradients[:-1], passed, runs)
+        return torch.stack(squares)
+
+    def _inner(self, factors: tuple[Tensor, ...], runs: int) -> Tensor:
+        """Product of all factors but the last, ``(runs, h, d_in)``."""
+        done = factors[0]
+        for index in range(1, len(factors) - 1):
+            done = torch.bmm(factors[index], done, out=self._kept[index][:runs])
+        return done
+
+    def _residual(self, last: Tensor, inner: Tensor) -> Tensor:
+        """Residuals at the observed entries, row by row."""
+        return torch.sparse.sampled_addmm(self._minus_values, last, inner).values()
+
+    def _sparse(self, values: Tensor) -> Tensor:
+        return _csr(self._starts, self._columns, values, self._shape)
+
+    def _sparse_transposed(self, values: Tensor) -> Tensor:
+        return _csr(self._starts_t, self._columns_t, values, (self._shape[1], self._shape[0]))
+
+
+def _row_starts(sorted_rows: Tensor, n_rows: int) -> Tensor:
+    counts = torch.bincount(sorted_rows, minlength=n_rows)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    with warnings.catch_warnings():
+        # torch calls its compressed sparse rows a beta feature, once a process.
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+        return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)

@@ -1,0 +1,99 @@
+"""What Theorem 1 and Proposition 1 of Yaras et al. (2023) say in numbers: the inert scales and what follows from them.
+
+With ``P_l = prod_{k != l} rho_k^2``, the scale of the inert block of layer ``l`` obeys Eq (4),
+``rho_l(t) = rho_l(t-1) (1 - lr lambda - lr P_l(t-1))``, at any step size. That it decreases needs a step-size
+condition which the paper does not state, see `monotone_lr`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def middle_scales(layer_scales: Sequence[float], lr: float, n_steps: int, weight_decay: float = 0.0) -> Tensor:
+    """Scales ``rho_l(t)`` of the inert blocks, Eq (4) of Yaras et al. (2023), all layers at once.
+
+    Parameters
+    ----------
+    layer_scales : sequence of float
+        ``rho_l(0) = sigma_l``.
+    lr : float
+        For the half-sum loss.
+    n_steps : int
+    weight_decay : float
+        ``lambda``.
+
+    Returns
+    -------
+    Tensor of shape (n_steps + 1, L), float64
+    """
+    rho = torch.tensor(list(layer_scales), dtype=torch.float64)
+    history = torch.empty(n_steps + 1, len(rho), dtype=torch.float64)
+    history[0] = rho
+    for step in range(1, n_steps + 1):
+        rho = rho * (1.0 - lr * weight_decay - lr * others_squared(rho))
+        history[step] = rho
+    return history
+
+
+def others_squared(scales: Tensor) -> Tensor:
+    """``P_l = prod_{k != l} rho_k^2``, ``(..., L)``; 1 for a single layer. Zeros need no care: nothing is divided."""
+    count = scales.shape[-1]
+    # For every l, all scales with the l-th one replaced by 1.
+    table = scales.square().unsqueeze(-2).expand(*scales.shape[:-1], count, count).clone()
+    table.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+    return table.prod(dim=-1)
+
+
+def largest_factor(layer_scales: Sequence[float], weight_decay: float = 0.0) -> float:
+    """``lambda + max_l P_l(0)``: the first step multiplies the fastest inert scale by ``1 - lr`` times this."""
+    return weight_decay + float(others_squared(torch.tensor(list(layer_scales), dtype=torch.float64)).max())
+
+
+def monotone_lr(layer_scales: Sequence[float], weight_decay: float = 0.0) -> float:
+    """Largest rate up to which every ``rho_l`` stays non-negative and never grows: ``1 / (lambda + max_l P_l(0))``.
+
+    The condition that Section 2 of Yaras et al. (2023) leaves out. By induction: while no scale grows, no ``P_l`` does,
+    so every factor of Eq (4) stays between 0 and 1.
+    """
+    return 1.0 / largest_factor(layer_scales, weight_decay)
+
+
+def bounded_lr(layer_scales: Sequence[float], weight_decay: float = 0.0) -> float:
+    """Largest rate up to which no ``|rho_l|`` ever grows, twice `monotone_lr`; sufficient for Proposition 1's bound."""
+    return 2.0 / largest_factor(layer_scales, weight_decay)
+
+
+def equal_scale_decay(layer_scale: float, depth: int, time: Tensor) -> Tensor:
+    """Inert scale under gradient flow without weight decay from equal scales, ``time = lr * t``.
+
+    ``d rho / d time = -rho^(2L-1)`` gives ``(sigma^(-2(L-1)) + 2 (L-1) time)^(-1/(2(L-1)))`` and, for one layer,
+    ``sigma exp(-time)``: for large times the power law ``(2 (L-1) time)^(-1/(2(L-1)))`` whatever the start.
+    """
+    if depth == 1:
+        return layer_scale * torch.exp(-time)
+    power = 2 * (depth - 1)
+    return (layer_scale**-power + power * time) ** (-1.0 / power)
+
+
+def unequal_scale_limits(layer_scales: Sequence[float]) -> tuple[float, ...]:
+    """Limits of the inert scales under gradient flow without weight decay: ``sqrt(sigma_l^2 - min sigma^2)``.
+
+    The flow conserves ``rho_l^2 - rho_k^2`` and ends where the smallest is zero.
+    """
+    least = min(layer_scales)
+    return tuple(math.sqrt(scale**2 - least**2) for scale in layer_scales)
+
+
+def compression_bound(layer_scales: Sequence[float], d: int, rank_bound: int) -> float:
+    """Proposition 1's bound ``m_hat prod_l sigma_l^2`` on the squared distance, ``m_hat = d - 2 r_hat``."""
+    return (d - 2 * rank_bound) * math.prod(layer_scales) ** 2
+
+
+def compression_gap(scales: Tensor, d: int, rank_bound: int) -> Tensor:
+    """Exact squared distance ``m_hat prod_l rho_l(t)^2`` (Appendix A.2), ``(...)``, from scales ``(..., L)``."""
+    return (d - 2 * rank_bound) * scales.prod(dim=-1).square()
