@@ -52,6 +52,7 @@ from dmfkit.starts import CompressedStart, OrthogonalStart, Start
 from dmfkit.store import Store, open_store
 from dmfkit.sweeps import sweep
 from dmfkit.tasks import CompletionTask, FullObservationTask, RatingsTask, SensingTask
+from dmfkit.timings import step_timings
 
 __all__ = [
     "GROUPS",
@@ -118,6 +119,7 @@ __all__ = [
     "schatten",
     "schatten_norm",
     "singular_values",
+    "step_timings",
     "sweep",
     "synthetic_ratings",
     "truncated_gaussian",

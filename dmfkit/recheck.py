@@ -30,9 +30,12 @@ _KINDS: dict[str, Any] = {
 }
 
 
-def is_sweep(dataset: xr.Dataset) -> bool:
-    """Whether a stored result is a sweep of runs (else: minimum-nuclear-norm solutions)."""
-    return "start" in json.loads(dataset.attrs["specification"])
+def kind_of(dataset: xr.Dataset) -> str:
+    """What a stored result is: ``"sweep"``, ``"timing"`` or ``"nuclear_norm"``."""
+    specification = json.loads(dataset.attrs["specification"])
+    if "timing" in specification:
+        return "timing"
+    return "sweep" if "start" in specification else "nuclear_norm"
 
 
 def plan_of(dataset: xr.Dataset) -> Sweep:

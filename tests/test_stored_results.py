@@ -12,21 +12,23 @@ import pytest
 import xarray as xr
 
 from dmfkit import Descent, InputError, RatingsTask, SensingTask, Status
-from dmfkit.recheck import certified, is_sweep, nuclear_norms_of, plan_of, recompute_point
+from dmfkit.recheck import certified, kind_of, nuclear_norms_of, plan_of, recompute_point
 from dmfkit.store import NUMERICS, file_name, read, specification_key
 from dmfkit.tasks import with_fields
 
 RESULTS = sorted((Path(__file__).parents[1] / "notebooks" / "results").glob("*.nc"))
 
 
-def kind_of(path):
-    """Whether a file holds a sweep; read from its attributes, since whether its values are whole is to be tested."""
+def stored_kind(path):
+    """What a file holds; read from its attributes, since whether its values are whole is to be tested."""
     with xr.open_dataset(path, engine="h5netcdf") as opened:
-        return is_sweep(opened)
+        return kind_of(opened)
 
 
-KINDS = {path: kind_of(path) for path in RESULTS}
-SWEEPS, NUCLEAR_NORMS = ([path for path in RESULTS if KINDS[path] is kind] for kind in (True, False))
+KINDS = {path: stored_kind(path) for path in RESULTS}
+SWEEPS, NUCLEAR_NORMS, TIMINGS = (
+    [path for path, kind in KINDS.items() if kind == wanted] for wanted in ("sweep", "nuclear_norm", "timing")
+)
 # Seconds of one core that a check should cost, and that it may cost where nothing cheaper can be checked. Dearer ones
 # are only checked where the environment variable DMFKIT_RECHECK is "all".
 BUDGET, MOST = 6.0, 25.0
@@ -131,6 +133,18 @@ def test_stored_minimum_nuclear_norms_carry_their_proof(path):
         # Not below: a lower bound above the upper one could only be rounding.
         assert -1e-9 < bracket.gap < max(1e-6, 10 * plan.at(point)[1].tolerance)
         assert int(here["status"]) == Status.CONVERGED
+
+
+@pytest.mark.parametrize("path", TIMINGS, ids=lambda path: path.stem)
+def test_stored_timings_are_times_of_what_they_name(path):
+    dataset = read(path)
+    specification = json.loads(dataset.attrs["specification"])
+    assert set(dataset["start"].values) == set(specification["timing"])
+    assert dataset.sizes["repeat"] == specification["repeats"] >= 3
+    assert bool((dataset["step_seconds"] > 0).all())
+    # Repeats of one start agree to a factor; else the machine was doing something else.
+    spread = dataset["step_seconds"].max("repeat") / dataset["step_seconds"].min("repeat")
+    assert float(spread.max()) < 3
 
 
 def stored(dataset, point):
