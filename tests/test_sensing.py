@@ -29,7 +29,7 @@ from dmfkit import (
 )
 from dmfkit.nuclear_splitting import bounds
 from dmfkit.observations import Measurements, observations
-from dmfkit.recheck import certified, is_sweep, nuclear_norms_of
+from dmfkit.recheck import certified, kind_of, nuclear_norms_of
 from dmfkit.store import content_hash, read
 
 SMALL = SensingTask(d=8, rank=1, n_observed=40, data_seed=3)
@@ -173,7 +173,7 @@ def test_stored_solutions_are_loaded_and_carry_their_proof(tmp_path):
     assert content_hash(first) == content_hash(again) == content_hash(anew)
     (path,) = tmp_path.glob("*.nc")
     dataset = read(path)
-    assert not is_sweep(dataset)
+    assert kind_of(dataset) == "nuclear_norm"
     assert first["value"].dims == ("n_observed", "data_seed")
     assert nuclear_norms_of(dataset).points == [{"n_observed": m, "data_seed": s} for m in (20, 40) for s in (0, 1)]
     for point in nuclear_norms_of(dataset).points:
