@@ -19,6 +19,7 @@ from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization, full_widths, gaussian_std
 from dmfkit.flow import Flow, gradient_flow, largest_stable_lr
+from dmfkit.frame_record import FrameCoordinates
 from dmfkit.initialisation import initialise
 from dmfkit.nuclear_norms import NuclearNorm, nuclear_norm_solutions
 from dmfkit.nuclear_splitting import least_nuclear_norm
@@ -67,6 +68,7 @@ __all__ = [
     "Factorization",
     "Factors",
     "Flow",
+    "FrameCoordinates",
     "FullObservation",
     "FullObservationTask",
     "InputError",

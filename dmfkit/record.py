@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import torch
@@ -232,8 +232,12 @@ class TargetCoordinates:
         return {"coordinate": coordinates, "coordinate_share": share}
 
 
+@lru_cache(maxsize=2)
 def target_bases(problem: Problem, count: int) -> tuple[Tensor, Tensor]:
-    """Bases ``B_U, B_V`` of `TargetCoordinates`, each ``(d, count)`` or, for completion, ``(d, 2 count)``."""
+    """Bases ``B_U, B_V`` of `TargetCoordinates`, each ``(d, count)`` or, for completion, ``(d, 2 count)``.
+
+    A problem is hashed by the identity of its tensors: the bases are computed once a run.
+    """
     if problem.ground_truth is None:
         raise ValueError("TargetCoordinates needs a problem whose ground truth is known")
     matrices = [problem.ground_truth]
