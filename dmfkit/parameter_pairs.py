@@ -40,10 +40,8 @@ def check_together(values: Mapping[str, Any]) -> None:
         )
     if "alphas" in values and min(values["depths"]) < 2:
         raise InputError("depths has 1, but one factor is no factorization: in this chapter depths must be at least 2.")
-    for name in ("n_observed", "path_n_observed", "fewer_n_observed", "n_observed_fewer"):
-        given = values.get(name, ())
-        counts = given if isinstance(given, tuple) else (given,)
-        _check_counts(name, counts, f"a {d} by {d} matrix (d = {d}) has only {d * d} entries", d * d, "d")
+    for name in ("n_observed", "path_n_observed", "fewer_n_observed"):
+        _check_counts(name, values.get(name, ()), f"a {d} by {d} matrix (d = {d}) has only {d * d} entries", d * d, "d")
     size = values.get("symmetric_d", 1)
     pairs = size * (size + 1) // 2
     there = f"a symmetric matrix of size {size} (symmetric_d = {size}) has only {pairs} pairs of entries"
