@@ -42,6 +42,7 @@ def check_together(values: Mapping[str, Any]) -> None:
         raise InputError("depths has 1, but one factor is no factorization: in this chapter depths must be at least 2.")
     for name in ("n_observed", "path_n_observed", "fewer_n_observed"):
         _check_counts(name, values.get(name, ()), f"a {d} by {d} matrix (d = {d}) has only {d * d} entries", d * d, "d")
+    _check_compression(values)
     size = values.get("symmetric_d", 1)
     pairs = size * (size + 1) // 2
     there = f"a symmetric matrix of size {size} (symmetric_d = {size}) has only {pairs} pairs of entries"
@@ -51,6 +52,28 @@ def check_together(values: Mapping[str, Any]) -> None:
             f"symmetric_rank = {values['symmetric_rank']} is not allowed with symmetric_d = {size}: it must "
             "be at most symmetric_d, so lower it or raise symmetric_d."
         )
+
+
+def _check_compression(values: Mapping[str, Any]) -> None:
+    """A bound of the rank is not below the rank, and compressed weights are smaller than the matrix."""
+    for bounds, rank, d in (
+        ("rank_bound", "rank", "d"),
+        ("rank_bounds", "small_rank" if "small_rank" in values else "rank", "small_d" if "small_d" in values else "d"),
+    ):
+        if bounds not in values:
+            continue
+        given = values[bounds] if isinstance(values[bounds], tuple) else (values[bounds],)
+        for bound in given:
+            if bound < values[rank]:
+                raise InputError(
+                    f"{bounds} = {bound} is not allowed with {rank} = {values[rank]}: it must be at least the rank, so "
+                    f"raise it or lower {rank}."
+                )
+            if 2 * bound >= values[d]:
+                raise InputError(
+                    f"{bounds} = {bound} is not allowed with {d} = {values[d]}: compressed weights have 2 * {bound} "
+                    f"rows, which must be fewer than {d}, so lower it or raise {d}."
+                )
 
 
 def _check_counts(name: str, counts: Iterable[int], there: str, most: int, size: str) -> None:

@@ -108,7 +108,21 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
             "None (the ground truth as it is drawn) or a finite number above 0",
             "Frobenius norm that the ground truth is scaled to",
         ),
+        "small_d": _count("rows, and columns, of the small matrices of which every weight is looked at"),
+        "small_rank": _count("rank of the small ground truth"),
         # the factorization
+        "depth": _count("number of factors"),
+        "layer_scale": _positive("1e-3", "every singular value of every initial factor"),
+        "layer_scales": Parameter(
+            TypeAdapter(Annotated[tuple[_Positive, ...], Field(min_length=1)]),
+            "a list of finite numbers above 0, such as [0.5, 1.3, 0.9]",
+            "singular values of the initial factors, one for each of them",
+            True,
+        ),
+        "path_layer_scales": _positives("[0.1, 0.01]", "scales of the initial factors along a curve"),
+        "rank_bound": _count("upper bound of the rank; compressed weights have twice as many rows"),
+        "rank_bounds": _counts("[3, 6]", "upper bounds of the rank; compressed weights have twice as many rows"),
+        "seed": Parameter(TypeAdapter(_Seed), f"one of the {_SEEDS}", "seed of the initialisation"),
         "depths": _counts("[2, 3, 4]", "numbers of factors"),
         "dynamics_depths": _counts("[1, 2, 3]", "numbers of factors whose dynamics are followed"),
         "init_scale": _positive("1e-3", "expected Frobenius norm of the initial product"),
@@ -130,6 +144,12 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "weight_decay": Parameter(
             TypeAdapter(_NonNegative), "a finite number of at least 0", "weight decay of every factor"
         ),
+        "small_lr": _positive("1e-3", "learning rate on the small matrices"),
+        "small_steps": _count("steps on the small matrices"),
+        "tolerance": _positive(
+            "1e-10", "half the squared errors, divided by the number of all entries, at which a run ends"
+        ),
+        "n_records": _count("moments at which a run is looked at"),
         "stop": _positive("1e-6", "training loss at which a run ends"),
         "max_steps": _count("steps after which a run is given up"),
         "nuclear_tolerance": Parameter(
