@@ -149,7 +149,6 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "tolerance": _positive(
             "1e-10", "half the squared errors, divided by the number of all entries, at which a run ends"
         ),
-        "n_records": _count("moments at which a run is looked at"),
         "stop": _positive("1e-6", "training loss at which a run ends"),
         "max_steps": _count("steps after which a run is given up"),
         "nuclear_tolerance": Parameter(

@@ -318,6 +318,12 @@ def test_the_first_value_beyond_the_rank_must_be_kept():
         ({"d": 4, "path_n_observed": (3, 17)}, "path_n_observed has 17"),
         ({"d": 4, "fewer_n_observed": (17,)}, "fewer_n_observed has 17"),
         ({"d": 4, "symmetric_d": 3, "symmetric_n_observed": (7,)}, "only 6 pairs of entries"),
+        ({"d": 40, "rank": 5, "rank_bound": 4}, "rank_bound = 4 is not allowed with rank = 5"),
+        ({"d": 40, "rank": 5, "rank_bound": 20}, "rank_bound = 20 is not allowed with d = 40"),
+        (
+            {"d": 40, "small_d": 8, "small_rank": 2, "rank_bounds": (2, 4)},
+            "allowed with small_d = 8",
+        ),
         ({"d": 4, "symmetric_d": 3, "symmetric_rank": 4}, "symmetric_rank = 4 is not allowed with symmetric_d = 3"),
     ],
 )
