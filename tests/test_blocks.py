@@ -24,6 +24,7 @@ from dmfkit.theory import (
     lemma_residuals,
     middle_scales,
     minimum_sharpness,
+    step_size_map,
 )
 
 
@@ -141,3 +142,12 @@ def test_shapes_that_do_not_fit_are_refused():
         block_structure(weights, [eye, eye], 2)
     with pytest.raises(InputError, match="size = 4 is not allowed"):
         block_structure(weights, [eye] * 3, 4)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_the_thresholds_of_the_step_size_map_are_one_and_two(depth):
+    outcome = step_size_map([0.4, 1.0, 3.0], [0.5, 0.999, 1.001, 1.999, 2.001], depth)
+    assert (outcome[:2] == 0).all()
+    assert (outcome[2:4] == 1).all()
+    assert (outcome[4] >= 2).all()
+    assert step_size_map([1.0], [2.5], depth)[0, 0] == 3

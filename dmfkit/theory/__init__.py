@@ -34,6 +34,7 @@ from dmfkit.theory.invariant import (
     middle_scales,
     monotone_lr,
     others_squared,
+    step_size_map,
     unequal_scale_limits,
 )
 from dmfkit.theory.linear import DiagonalOptimum
@@ -166,6 +167,7 @@ __all__ = [
     "singular_value_velocity",
     "spread_matrix",
     "square_differences",
+    "step_size_map",
     "symmetric_completion",
     "symmetric_flow",
     "unaligned_part",
