@@ -100,6 +100,14 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "n_observed_fewer": _count("a still smaller number of observations"),
         "data_seed": Parameter(TypeAdapter(_Seed), f"one of the {_SEEDS}", "seed of ground truth and observed set"),
         "data_seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds of ground truth and observed set"),
+        "ranks": _counts("[5, 10]", "ranks of the ground truths"),
+        "smaller_d": _count("rows, and columns, of the matrix at which training at full width is affordable"),
+        "observed_share": Parameter(
+            TypeAdapter(_Fraction), "a number between 0 and 1, such as 0.2", "share of the entries that is observed"
+        ),
+        "smaller_observed_share": Parameter(
+            TypeAdapter(_Fraction), "a number between 0 and 1, such as 0.3", "the same share for the smaller matrix"
+        ),
         "n_measurements": _count("number of measurement matrices"),
         "normalisation": _choice(
             Literal["half_sum", "mean"], '"half_sum" or "mean"', "how the loss adds up squared errors"
@@ -124,6 +132,18 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "smaller_init_scales": _positives("[1e-6]", "further initial norms, at the least depth only"),
         "seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds of the initialisation"),
         "alphas": _list_of(_Fraction, "numbers between 0 and 1", "[0.3, 0.1]", "scales of initial factors alpha I"),
+        "depth": _count("number of factors"),
+        "layer_scale": _positive("1e-3", "singular values of every initial factor, sigma_l"),
+        "hidden_widths": _counts("[10, 20]", "hidden widths of the factorizations"),
+        "rank_bounds": _counts("[5, 8]", "upper bounds of the rank, half the width of the compressed cores"),
+        "larger_rank_bounds": _counts("[40, 80]", "further upper bounds of the rank, at which no run is made"),
+        "descent_rank_bounds": _counts("[5]", "upper bounds of the rank at which fixed-step descent is run, too"),
+        "discrepant_rate": Parameter(
+            TypeAdapter(_NonNegative),
+            "a finite number of at least 0",
+            "learning rate of the frames, relative to that of the cores, gamma",
+        ),
+        "flow_seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds of the initialisation of the larger runs"),
         # the training
         "lr": _positive("1e-3", "learning rate"),
         "lrs": _positives("[1e-3, 3e-4]", "learning rates"),
@@ -132,6 +152,9 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
             TypeAdapter(_NonNegative), "a finite number of at least 0", "weight decay of every factor"
         ),
         "stop": _positive("1e-6", "training loss at which a run ends"),
+        "tolerance": _positive(
+            "1e-10", "half the squared error on observed entries, over all entries, at which a run ends"
+        ),
         "max_steps": _count("steps after which a run is given up"),
         "nuclear_tolerance": Parameter(
             TypeAdapter(_Fraction), "a number between 0 and 1, such as 1e-8", "tolerance of the convex program's solver"
