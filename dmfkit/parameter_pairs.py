@@ -40,10 +40,9 @@ def check_together(values: Mapping[str, Any]) -> None:
         )
     if "alphas" in values and min(values["depths"]) < 2:
         raise InputError("depths has 1, but one factor is no factorization: in this chapter depths must be at least 2.")
-    for name in ("n_observed", "path_n_observed", "fewer_n_observed", "n_observed_fewer"):
-        given = values.get(name, ())
-        counts = given if isinstance(given, tuple) else (given,)
-        _check_counts(name, counts, f"a {d} by {d} matrix (d = {d}) has only {d * d} entries", d * d, "d")
+    for name in ("n_observed", "path_n_observed", "fewer_n_observed"):
+        _check_counts(name, values.get(name, ()), f"a {d} by {d} matrix (d = {d}) has only {d * d} entries", d * d, "d")
+    _check_compression(values)
     if "hidden_widths" in values and "rank_bounds" in values:
         _check_widths(values)
     size = values.get("symmetric_d", 1)
@@ -57,6 +56,28 @@ def check_together(values: Mapping[str, Any]) -> None:
         )
 
 
+def _check_compression(values: Mapping[str, Any]) -> None:
+    """A bound of the rank is not below the rank, and compressed weights are smaller than the matrix."""
+    for bounds, rank, d in (
+        ("rank_bound", "rank", "d"),
+        ("rank_bounds", "small_rank" if "small_rank" in values else "rank", "small_d" if "small_d" in values else "d"),
+    ):
+        if bounds not in values:
+            continue
+        given = values[bounds] if isinstance(values[bounds], tuple) else (values[bounds],)
+        for bound in given:
+            if bound < values[rank]:
+                raise InputError(
+                    f"{bounds} = {bound} is not allowed with {rank} = {values[rank]}: it must be at least the rank, so "
+                    f"raise it or lower {rank}."
+                )
+            if 2 * bound >= values[d]:
+                raise InputError(
+                    f"{bounds} = {bound} is not allowed with {d} = {values[d]}: compressed weights have 2 * {bound} "
+                    f"rows, which must be fewer than {d}, so lower it or raise {d}."
+                )
+
+
 def _check_counts(name: str, counts: Iterable[int], there: str, most: int, size: str) -> None:
     for n in counts:
         if n > most:
@@ -67,7 +88,7 @@ def _check_counts(name: str, counts: Iterable[int], there: str, most: int, size:
 
 def _check_widths(values: Mapping[str, Any]) -> None:
     """Raise `InputError` if sizes of the chapter on width contradict each other."""
-    small, d, rank = values["smaller_d"], values["d"], values["rank"]
+    small, d = values["smaller_d"], values["d"]
     for r in values["ranks"]:
         if not (r < small and sum(r <= width <= small for width in values["hidden_widths"]) >= 2):
             raise InputError(
@@ -86,13 +107,12 @@ def _check_widths(values: Mapping[str, Any]) -> None:
     if len(values["depths"]) < 2 or min(values["depths"]) < 2:
         raise InputError("depths must have two values of at least 2: this chapter compares a shallow and a deep one.")
     bounds = values["rank_bounds"]
-    for name in ("rank_bounds", "larger_rank_bounds"):
-        for bound in values[name]:
-            if not rank <= bound < d / 2:
-                raise InputError(
-                    f"{name} has {bound}, which is not allowed with d = {d} and rank = {rank}: compression needs "
-                    "rank <= rank bound < d / 2, so change it, d or rank."
-                )
+    for bound in values["larger_rank_bounds"]:
+        if 2 * bound >= d:
+            raise InputError(
+                f"larger_rank_bounds has {bound}, which is not allowed with d = {d}: compressed weights have "
+                f"2 * {bound} rows, which must be fewer than d, so lower it or raise d."
+            )
     if list(bounds) != sorted(bounds) or min(values["larger_rank_bounds"]) <= bounds[-1]:
         raise InputError("rank_bounds must rise, and larger_rank_bounds must be larger than all of them.")
     if not set(values["descent_rank_bounds"]) <= set(bounds):

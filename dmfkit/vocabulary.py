@@ -93,11 +93,10 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "rank": _count("rank of the ground truth"),
         "n_observed": _counts("[2000, 5000]", "numbers of observed entries"),
         "path_n_observed": _counts("[1000, 2000]", "numbers of observed entries along a curve"),
-        "fewer_n_observed": _counts("[1600, 1800]", "numbers of observed entries at which completion gets hard"),
+        "fewer_n_observed": _counts("[1600, 1800]", "smaller numbers of observed entries, at which recovery gets hard"),
         "symmetric_d": _count("rows, and columns, of the symmetric matrices"),
         "symmetric_rank": _count("rank of the symmetric matrices"),
         "symmetric_n_observed": _counts("[110, 200]", "numbers of observed pairs of the symmetric matrices"),
-        "n_observed_fewer": _count("a still smaller number of observations"),
         "data_seed": Parameter(TypeAdapter(_Seed), f"one of the {_SEEDS}", "seed of ground truth and observed set"),
         "data_seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds of ground truth and observed set"),
         "ranks": _counts("[5, 10]", "ranks of the ground truths"),
@@ -117,7 +116,21 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
             "None (the ground truth as it is drawn) or a finite number above 0",
             "Frobenius norm that the ground truth is scaled to",
         ),
+        "small_d": _count("rows, and columns, of the small matrices of which every weight is looked at"),
+        "small_rank": _count("rank of the small ground truth"),
         # the factorization
+        "depth": _count("number of factors"),
+        "layer_scale": _positive("1e-3", "every singular value of every initial factor"),
+        "layer_scales": Parameter(
+            TypeAdapter(Annotated[tuple[_Positive, ...], Field(min_length=1)]),
+            "a list of finite numbers above 0, such as [0.5, 1.3, 0.9]",
+            "singular values of the initial factors, one for each of them",
+            True,
+        ),
+        "path_layer_scales": _positives("[0.1, 0.01]", "scales of the initial factors along a curve"),
+        "rank_bound": _count("upper bound of the rank; compressed weights have twice as many rows"),
+        "rank_bounds": _counts("[3, 6]", "upper bounds of the rank; compressed weights have twice as many rows"),
+        "seed": Parameter(TypeAdapter(_Seed), f"one of the {_SEEDS}", "seed of the initialisation"),
         "depths": _counts("[2, 3, 4]", "numbers of factors"),
         "dynamics_depths": _counts("[1, 2, 3]", "numbers of factors whose dynamics are followed"),
         "init_scale": _positive("1e-3", "expected Frobenius norm of the initial product"),
@@ -132,10 +145,7 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "smaller_init_scales": _positives("[1e-6]", "further initial norms, at the least depth only"),
         "seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds of the initialisation"),
         "alphas": _list_of(_Fraction, "numbers between 0 and 1", "[0.3, 0.1]", "scales of initial factors alpha I"),
-        "depth": _count("number of factors"),
-        "layer_scale": _positive("1e-3", "singular values of every initial factor, sigma_l"),
         "hidden_widths": _counts("[10, 20]", "hidden widths of the factorizations"),
-        "rank_bounds": _counts("[5, 8]", "upper bounds of the rank, half the width of the compressed cores"),
         "larger_rank_bounds": _counts("[40, 80]", "further upper bounds of the rank, at which no run is made"),
         "descent_rank_bounds": _counts("[5]", "upper bounds of the rank at which fixed-step descent is run, too"),
         "discrepant_rate": Parameter(
@@ -151,10 +161,13 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "weight_decay": Parameter(
             TypeAdapter(_NonNegative), "a finite number of at least 0", "weight decay of every factor"
         ),
-        "stop": _positive("1e-6", "training loss at which a run ends"),
+        "small_lr": _positive("1e-3", "learning rate on the small matrices"),
+        "small_steps": _count("steps on the small matrices"),
         "tolerance": _positive(
-            "1e-10", "half the squared error on observed entries, over all entries, at which a run ends"
+            "1e-10", "half the squared errors, divided by the number of all entries, at which a run ends"
         ),
+        "n_records": _count("moments at which a run is looked at"),
+        "stop": _positive("1e-6", "training loss at which a run ends"),
         "max_steps": _count("steps after which a run is given up"),
         "nuclear_tolerance": Parameter(
             TypeAdapter(_Fraction), "a number between 0 and 1, such as 1e-8", "tolerance of the convex program's solver"

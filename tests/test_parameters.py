@@ -316,7 +316,7 @@ def test_the_first_value_beyond_the_rank_must_be_kept():
         ({"d": 4, "n_measurements": 4}, "n_measurements = 4 is not allowed with d = 4"),
         ({"d": 4, "alphas": (0.1,), "depths": (1, 2)}, "depths must be at least 2"),
         ({"d": 4, "path_n_observed": (3, 17)}, "path_n_observed has 17"),
-        ({"d": 4, "n_observed_fewer": 17}, "n_observed_fewer has 17"),
+        ({"d": 4, "fewer_n_observed": (17,)}, "fewer_n_observed has 17"),
         ({"d": 4, "symmetric_d": 3, "symmetric_n_observed": (7,)}, "only 6 pairs of entries"),
         ({"d": 4, "symmetric_d": 3, "symmetric_rank": 4}, "symmetric_rank = 4 is not allowed with symmetric_d = 3"),
     ],

@@ -1,9 +1,12 @@
 // What scrolls inside itself must be reachable by keyboard; what does not scroll must not be a stop on the way.
-const SCROLLING = "div.math mjx-container, .cell_output, .cell_output pre, .highlight pre, .pst-scrollable-table-container, .output";
+const SCROLLING =
+  "div.math mjx-container, span.math, .cell_output, .cell_output pre, .highlight pre, .pst-scrollable-table-container, .output";
 
 function markScrolling() {
   for (const element of document.querySelectorAll(SCROLLING)) {
-    if (element.scrollWidth > element.clientWidth + 1) {
+    // An accent may overhang its formula by a few pixels.
+    const slack = element.matches("span.math") ? 4 : 1;
+    if (element.scrollWidth > element.clientWidth + slack) {
       element.tabIndex = 0;
     } else {
       element.removeAttribute("tabindex");

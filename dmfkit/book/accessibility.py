@@ -6,11 +6,12 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx_proof.nodes import depart_unenumerable_node, unenumerable_node
 
 # docutils marks the entries of a list of citations by a role that ARIA deprecates and no list may hold.
 _OLD_ROLE = 'role="doc-biblioentry"'
 _NEW_ROLE = 'role="listitem"'
-_SHARED_IDS = ("exercise-content", "solution-content")
+_SHARED_IDS = ("exercise-content", "solution-content", "proof-content")
 
 
 def correct_roles(
@@ -26,16 +27,32 @@ def correct_roles(
 
 
 def drop_repeated_ids(app: Sphinx, doctree: nodes.document, page: str) -> None:  # noqa: ARG001
-    """Take away the ids that sphinx-exercise gives to the bodies of all exercises and solutions alike.
+    """Take away the ids that sphinx-exercise and sphinx-proof give to all bodies of one kind alike, and to all proofs.
 
-    Nothing links to them: references go to the labels of the exercises.
+    Nothing links to them: references go to the labels of exercises and statements.
     """
     for section in doctree.findall(nodes.section):
         section["ids"] = [name for name in section["ids"] if name not in _SHARED_IDS]
+    for box in doctree.findall(nodes.admonition):
+        if "proof" in box["classes"]:
+            box["ids"] = [name for name in box["ids"] if name != "proof"]
+
+
+def visit_statement_without_number(translator: Any, node: nodes.Element) -> None:
+    """Open the box of a statement that has no number, leaving its label as an id to its title.
+
+    sphinx-proof writes the label on both, and finds the title by it when it closes the box.
+    """
+    box = node.copy()
+    box["ids"] = []
+    translator.body.append(translator.starttag(box, "div", CLASS="admonition"))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the extension to Sphinx."""
+    # Its node is replaced below, which asks that it be known already, whatever the order in the settings.
+    app.setup_extension("sphinx_proof")
+    app.add_node(unenumerable_node, override=True, html=(visit_statement_without_number, depart_unenumerable_node))
     app.connect("html-page-context", correct_roles)
     app.connect("doctree-resolved", drop_repeated_ids)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -9,6 +9,7 @@ from dmfkit.theory.coefficients import (
     square_differences,
 )
 from dmfkit.theory.commuting import CommutingProblem, Endpoint, flow_endpoint, random_commuting
+from dmfkit.theory.compression_checks import compression_check
 from dmfkit.theory.counterexample import perturbed_limit, schatten_counterexample
 from dmfkit.theory.duality import Certificate, TraceSolution, adjoint, certify, least_slack, measure, minimum_trace
 from dmfkit.theory.end_to_end import balanced_factorization, end_to_end_velocity, field_asymmetry, product_velocity
@@ -111,6 +112,7 @@ __all__ = [
     "certify",
     "complement_constant",
     "compression_bound",
+    "compression_check",
     "compression_gap",
     "conserved",
     "crossing_pair",
