@@ -115,5 +115,3 @@ def _check_widths(values: Mapping[str, Any]) -> None:
             )
     if list(bounds) != sorted(bounds) or min(values["larger_rank_bounds"]) <= bounds[-1]:
         raise InputError("rank_bounds must rise, and larger_rank_bounds must be larger than all of them.")
-    if not set(values["descent_rank_bounds"]) <= set(bounds):
-        raise InputError("descent_rank_bounds must be among rank_bounds: choose from them.")

@@ -147,13 +147,11 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "alphas": _list_of(_Fraction, "numbers between 0 and 1", "[0.3, 0.1]", "scales of initial factors alpha I"),
         "hidden_widths": _counts("[10, 20]", "hidden widths of the factorizations"),
         "larger_rank_bounds": _counts("[40, 80]", "further upper bounds of the rank, at which no run is made"),
-        "descent_rank_bounds": _counts("[5]", "upper bounds of the rank at which fixed-step descent is run, too"),
         "discrepant_rate": Parameter(
             TypeAdapter(_NonNegative),
             "a finite number of at least 0",
             "learning rate of the frames, relative to that of the cores, gamma",
         ),
-        "flow_seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds of the initialisation of the larger runs"),
         # the training
         "lr": _positive("1e-3", "learning rate"),
         "lrs": _positives("[1e-3, 3e-4]", "learning rates"),
@@ -166,7 +164,6 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "tolerance": _positive(
             "1e-10", "half the squared errors, divided by the number of all entries, at which a run ends"
         ),
-        "n_records": _count("moments at which a run is looked at"),
         "stop": _positive("1e-6", "training loss at which a run ends"),
         "max_steps": _count("steps after which a run is given up"),
         "nuclear_tolerance": Parameter(

@@ -1,0 +1,85 @@
+"""Rows of the benchmark table: printed, or written as JSON with a description of the machine."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from dmfkit.errors import InputError
+from dmfkit.provenance import run_provenance
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement.
+
+    Attributes
+    ----------
+    name : str
+    value : float
+    unit : str
+    against : str
+        Name of the row that it is compared with; empty for none.
+    ratio : float, optional
+        Value of that row divided by this one: above 1, this one needs less.
+    """
+
+    name: str
+    value: float
+    unit: str
+    against: str = ""
+    ratio: float | None = None
+
+
+def compared(name: str, value: float, unit: str, against: Row) -> Row:
+    """Row with its ratio to another row of the same run."""
+    return Row(name, value, unit, against.name, against.value / value)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Lay the rows out for a terminal."""
+    width = max(len(row.name) for row in rows)
+    lines = []
+    for row in rows:
+        ratio = f"{row.ratio:9.2f} x less than {row.against}" if row.ratio is not None else ""
+        lines.append(f"{row.name:<{width}}  {row.value:11.4g} {row.unit:<8}{ratio}".rstrip())
+    return "\n".join(lines)
+
+
+def machine(device: torch.device) -> dict[str, object]:
+    """What the rows were measured on."""
+    return {
+        **run_provenance(device),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def write_json(path: Path, rows: Sequence[Row], device: torch.device) -> None:
+    """Write rows and machine, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    # What was not reached is nan here and null there: JSON has no nan.
+    plain = [
+        {name: None if isinstance(item, float) and math.isnan(item) else item for name, item in asdict(row).items()}
+        for row in rows
+    ]
+    text = json.dumps({"machine": machine(device), "rows": plain}, indent=1, allow_nan=False)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): name a file in a folder that exists.") from None
