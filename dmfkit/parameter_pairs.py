@@ -40,6 +40,8 @@ def check_together(values: Mapping[str, Any]) -> None:
         )
     if "alphas" in values and min(values["depths"]) < 2:
         raise InputError("depths has 1, but one factor is no factorization: in this chapter depths must be at least 2.")
+    if "smaller_layer_scales" in values:
+        _check_blocks(d, values)
     for name in ("n_observed", "path_n_observed", "fewer_n_observed"):
         _check_counts(name, values.get(name, ()), f"a {d} by {d} matrix (d = {d}) has only {d * d} entries", d * d, "d")
     _check_compression(values)
@@ -76,6 +78,21 @@ def _check_compression(values: Mapping[str, Any]) -> None:
                     f"{bounds} = {bound} is not allowed with {d} = {values[d]}: compressed weights have 2 * {bound} "
                     f"rows, which must be fewer than {d}, so lower it or raise {d}."
                 )
+
+
+def _check_blocks(d: int, values: Mapping[str, Any]) -> None:
+    """Theorem 1 of Yaras et al. (2023) needs 2 rank < d, and its chapter two layers and one more rank to compare."""
+    rank = values["rank"]
+    if 2 * (rank + 1) >= d:
+        raise InputError(
+            f"rank = {rank} is not allowed with d = {d}: the chapter also looks at rank + 1, and 2 * (rank + 1) must "
+            "be less than d, so lower it or raise d."
+        )
+    if values["weight_decay"] == 0:
+        raise InputError("weight_decay = 0.0 is not allowed: the chapter compares runs without and with weight decay.")
+    for name, layers in (("depth", values["depth"]), ("layer_scales", len(values["layer_scales"]))):
+        if layers < 2:
+            raise InputError(f"{name} gives {layers} factor, but this chapter compares layers: give at least 2.")
 
 
 def _check_counts(name: str, counts: Iterable[int], there: str, most: int, size: str) -> None:

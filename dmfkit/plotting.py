@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
@@ -235,4 +236,39 @@ def bands(
     figure.supylabel(ylabel)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 3))
+    return figure
+
+
+def log_maps(
+    rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]], *, lowest: float, largest: float, split: float = -1.0
+) -> Figure:
+    """Draw absolute entries of matrices as heat maps with one logarithmic colour scale.
+
+    Parameters
+    ----------
+    rows : sequence of (label, sequence of (title, matrix))
+        Every row of panels has the same number of matrices.
+    lowest, largest : float
+        Ends of the colour scale; what is smaller, zero included, has the colour of `lowest`.
+    split : float
+        Number of leading rows and columns to be set off by thin lines; none if negative.
+    """
+    count = len(rows[0][1])
+    figure, axes = plt.subplots(
+        len(rows), count, figsize=(WIDTH, WIDTH / count * len(rows) * 0.97 + 0.9), squeeze=False
+    )
+    scale = LogNorm(lowest, largest)
+    image: AxesImage | None = None
+    for line, (label, panels) in zip(axes, rows, strict=True):
+        line[0].set_ylabel(label)
+        for ax, (title, matrix) in zip(line, panels, strict=True):
+            shown = np.clip(np.nan_to_num(np.abs(matrix), posinf=largest), lowest, largest)
+            image = ax.imshow(shown, norm=scale, cmap="viridis", interpolation="nearest")
+            ax.set(xticks=[], yticks=[], title=title)
+            ax.grid(False)
+            if split >= 0:
+                ax.axhline(split - 0.5, color="white", lw=0.6)
+                ax.axvline(split - 0.5, color="white", lw=0.6)
+    if image is not None:
+        figure.colorbar(image, ax=list(axes.flat), shrink=0.7, location="bottom", aspect=40)
     return figure

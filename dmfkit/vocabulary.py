@@ -97,13 +97,13 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "symmetric_d": _count("rows, and columns, of the symmetric matrices"),
         "symmetric_rank": _count("rank of the symmetric matrices"),
         "symmetric_n_observed": _counts("[110, 200]", "numbers of observed pairs of the symmetric matrices"),
+        "observed_share": Parameter(
+            TypeAdapter(_Fraction), "a number between 0 and 1, such as 0.3", "share of the entries that is observed"
+        ),
         "data_seed": Parameter(TypeAdapter(_Seed), f"one of the {_SEEDS}", "seed of ground truth and observed set"),
         "data_seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds of ground truth and observed set"),
         "ranks": _counts("[5, 10]", "ranks of the ground truths"),
         "smaller_d": _count("rows, and columns, of the matrix at which training at full width is affordable"),
-        "observed_share": Parameter(
-            TypeAdapter(_Fraction), "a number between 0 and 1, such as 0.2", "share of the entries that is observed"
-        ),
         "smaller_observed_share": Parameter(
             TypeAdapter(_Fraction), "a number between 0 and 1, such as 0.3", "the same share for the smaller matrix"
         ),
@@ -145,6 +145,7 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "smaller_init_scales": _positives("[1e-6]", "further initial norms, at the least depth only"),
         "seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds of the initialisation"),
         "alphas": _list_of(_Fraction, "numbers between 0 and 1", "[0.3, 0.1]", "scales of initial factors alpha I"),
+        "smaller_layer_scales": _positives("[1e-2, 1e-3]", "scales of the initial factors in small starts"),
         "hidden_widths": _counts("[10, 20]", "hidden widths of the factorizations"),
         "larger_rank_bounds": _counts("[40, 80]", "further upper bounds of the rank, at which no run is made"),
         "discrepant_rate": Parameter(
@@ -164,6 +165,11 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "tolerance": _positive(
             "1e-10", "half the squared errors, divided by the number of all entries, at which a run ends"
         ),
+        "weight_decays": _list_of(
+            _NonNegative, "finite numbers of at least 0", "[0.0, 0.1]", "weight decays of every factor"
+        ),
+        "n_steps": _count("steps of gradient descent in the figure"),
+        "long_n_steps": _count("steps of gradient descent in the longer runs"),
         "stop": _positive("1e-6", "training loss at which a run ends"),
         "max_steps": _count("steps after which a run is given up"),
         "nuclear_tolerance": Parameter(

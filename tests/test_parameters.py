@@ -32,6 +32,14 @@ target_norm = None
 recompute = False
 results = ""
 """
+BLOCKS = {
+    "d": 9,
+    "rank": 2,
+    "smaller_layer_scales": (0.1,),
+    "depth": 2,
+    "layer_scales": (1.0, 2.0),
+    "weight_decay": 0.1,
+}
 READ = """import json, pathlib
 from dmfkit.parameter_pairs import check_together
 from dmfkit.parameters import read_parameters
@@ -317,6 +325,10 @@ def test_the_first_value_beyond_the_rank_must_be_kept():
         ({"d": 4, "alphas": (0.1,), "depths": (1, 2)}, "depths must be at least 2"),
         ({"d": 4, "path_n_observed": (3, 17)}, "path_n_observed has 17"),
         ({"d": 4, "fewer_n_observed": (17,)}, "fewer_n_observed has 17"),
+        ({"d": 8, "rank": 3, "smaller_layer_scales": (0.1,)}, "2 * (rank + 1) must be less than d"),
+        ({**BLOCKS, "depth": 1}, "depth gives 1 factor"),
+        ({**BLOCKS, "layer_scales": (1.0,)}, "layer_scales gives 1 factor"),
+        ({**BLOCKS, "weight_decay": 0.0}, "weight_decay = 0.0 is not allowed"),
         ({"d": 4, "symmetric_d": 3, "symmetric_n_observed": (7,)}, "only 6 pairs of entries"),
         ({"d": 40, "rank": 5, "rank_bound": 4}, "rank_bound = 4 is not allowed with rank = 5"),
         ({"d": 40, "rank": 5, "rank_bound": 20}, "rank_bound = 20 is not allowed with d = 40"),

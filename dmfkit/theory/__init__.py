@@ -1,6 +1,7 @@
 """The papers' theory as functions: right-hand sides, closed forms and certificates."""
 
 from dmfkit.theory.barrier import barrier_slope, barrier_value, minimise_barrier, unseen_directions
+from dmfkit.theory.blocks import BlockStructure, block_structure, carried_frames, inert_space, lemma_residuals
 from dmfkit.theory.coefficients import (
     depth_weights,
     inverse_square_differences,
@@ -41,6 +42,7 @@ from dmfkit.theory.invariant import (
     middle_scales,
     monotone_lr,
     others_squared,
+    step_size_map,
     unequal_scale_limits,
 )
 from dmfkit.theory.linear import DiagonalOptimum
@@ -62,6 +64,7 @@ from dmfkit.theory.one_measurement_flow import (
 from dmfkit.theory.precise import PreciseEndpoint, precise_endpoint
 from dmfkit.theory.samples import SmoothPath, crossing_pair, singular_passage, spread_matrix
 from dmfkit.theory.scalar import blow_up_integral, blow_up_time, scalar_solution
+from dmfkit.theory.sharpness import flattest_sharpness, minimum_sharpness
 from dmfkit.theory.singular_values import depth_factor, singular_value_velocity
 from dmfkit.theory.singular_vectors import (
     left_velocity,
@@ -83,6 +86,7 @@ from dmfkit.theory.stationarity import (
 from dmfkit.theory.symmetric import SymmetricEnd, pair_completion, symmetric_completion, symmetric_flow
 
 __all__ = [
+    "BlockStructure",
     "Certificate",
     "CommutingProblem",
     "DiagonalOptimum",
@@ -106,9 +110,11 @@ __all__ = [
     "balanced_factorization",
     "barrier_slope",
     "barrier_value",
+    "block_structure",
     "blow_up_integral",
     "blow_up_time",
     "bounded_lr",
+    "carried_frames",
     "certify",
     "complement_constant",
     "compression_bound",
@@ -127,9 +133,11 @@ __all__ = [
     "factor_velocity",
     "field_asymmetry",
     "first_singular_value",
+    "flattest_sharpness",
     "flow_endpoint",
     "flow_toward",
     "identity_factors",
+    "inert_space",
     "integrate_eigenvalues",
     "integrate_factors",
     "inverse_square_differences",
@@ -138,10 +146,12 @@ __all__ = [
     "least_slack",
     "left_velocity",
     "left_velocity_as_printed",
+    "lemma_residuals",
     "matrix_flow",
     "measure",
     "middle_scales",
     "minimise_barrier",
+    "minimum_sharpness",
     "minimum_trace",
     "misalignment",
     "mixing",
@@ -170,6 +180,7 @@ __all__ = [
     "singular_value_velocity",
     "spread_matrix",
     "square_differences",
+    "step_size_map",
     "symmetric_completion",
     "symmetric_flow",
     "unaligned_part",

@@ -10,8 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Array = NDArray[np.int32]
 
 
 def middle_scales(layer_scales: Sequence[float], lr: float, n_steps: int, weight_decay: float = 0.0) -> Tensor:
@@ -66,6 +70,39 @@ def monotone_lr(layer_scales: Sequence[float], weight_decay: float = 0.0) -> flo
 def bounded_lr(layer_scales: Sequence[float], weight_decay: float = 0.0) -> float:
     """Largest rate up to which no ``|rho_l|`` ever grows, twice `monotone_lr`; sufficient for Proposition 1's bound."""
     return 2.0 / largest_factor(layer_scales, weight_decay)
+
+
+def step_size_map(ratios: Sequence[float], heights: Sequence[float], depth: int, n_steps: int = 400) -> Array:
+    """What Eq (4) without weight decay does where the step size is too large for `monotone_lr`.
+
+    Parameters
+    ----------
+    ratios : sequence of float
+        First scale over the others, which are 1.
+    heights : sequence of float
+        Step sizes in units of `monotone_lr`.
+    depth : int
+    n_steps : int
+
+    Returns
+    -------
+    ndarray of int, shape (len(heights), len(ratios))
+        0: no scale grows or changes its sign. 1: a sign changes. 2: also, some ``|rho_l|`` grows. 3: also, one passes a
+        million times its start, and with it any bound.
+    """
+    now = torch.ones(len(heights), len(ratios), depth, dtype=torch.float64)
+    now[..., 0] = torch.tensor(list(ratios), dtype=torch.float64)
+    lr = torch.tensor(list(heights), dtype=torch.float64)[:, None, None]
+    lr = lr / others_squared(now).amax(dim=-1, keepdim=True)
+    changed, grown = (torch.zeros(now.shape[:2], dtype=torch.bool) for _ in range(2))
+    largest = now.amax(dim=-1)
+    for _ in range(n_steps):
+        after = now * (1.0 - lr * others_squared(now))
+        changed |= (after < 0).any(dim=-1)
+        grown |= (after.abs() > now.abs() * (1 + 1e-12)).any(dim=-1)
+        now = after.clamp(-1e12, 1e12)
+    lost = now.abs().amax(dim=-1) > 1e6 * largest
+    return (changed.int() + grown.int() + lost.int()).numpy()
 
 
 def equal_scale_decay(layer_scale: float, depth: int, time: Tensor) -> Tensor:
