@@ -45,6 +45,8 @@ def check_together(values: Mapping[str, Any]) -> None:
     for name in ("n_observed", "path_n_observed", "fewer_n_observed"):
         _check_counts(name, values.get(name, ()), f"a {d} by {d} matrix (d = {d}) has only {d * d} entries", d * d, "d")
     _check_compression(values)
+    if "hidden_widths" in values and "rank_bounds" in values:
+        _check_widths(values)
     size = values.get("symmetric_d", 1)
     pairs = size * (size + 1) // 2
     there = f"a symmetric matrix of size {size} (symmetric_d = {size}) has only {pairs} pairs of entries"
@@ -99,3 +101,34 @@ def _check_counts(name: str, counts: Iterable[int], there: str, most: int, size:
             raise InputError(
                 f"{name} has {n}, but {there}: {name} must be at most {most}, so lower it or raise {size}."
             )
+
+
+def _check_widths(values: Mapping[str, Any]) -> None:
+    """Raise `InputError` if sizes of the chapter on width contradict each other."""
+    small, d = values["smaller_d"], values["d"]
+    for r in values["ranks"]:
+        if not (r < small and sum(r <= width <= small for width in values["hidden_widths"]) >= 2):
+            raise InputError(
+                f"ranks has {r}, but hidden_widths = {list(values['hidden_widths'])} has fewer than two widths from "
+                f"{r} to smaller_d = {small}: add widths or lower the rank."
+            )
+    if max(values["hidden_widths"]) > small:
+        raise InputError(
+            f"hidden_widths has {max(values['hidden_widths'])}, more than smaller_d = {small}: lower it or raise "
+            "smaller_d."
+        )
+    if len(values["lrs"]) != len(values["depths"]):
+        raise InputError(
+            f"{len(values['lrs'])} lrs were given for {len(values['depths'])} depths: give one for each, in turn."
+        )
+    if len(values["depths"]) < 2 or min(values["depths"]) < 2:
+        raise InputError("depths must have two values of at least 2: this chapter compares a shallow and a deep one.")
+    bounds = values["rank_bounds"]
+    for bound in values["larger_rank_bounds"]:
+        if 2 * bound >= d:
+            raise InputError(
+                f"larger_rank_bounds has {bound}, which is not allowed with d = {d}: compressed weights have "
+                f"2 * {bound} rows, which must be fewer than d, so lower it or raise d."
+            )
+    if list(bounds) != sorted(bounds) or min(values["larger_rank_bounds"]) <= bounds[-1]:
+        raise InputError("rank_bounds must rise, and larger_rank_bounds must be larger than all of them.")

@@ -102,6 +102,11 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         ),
         "data_seed": Parameter(TypeAdapter(_Seed), f"one of the {_SEEDS}", "seed of ground truth and observed set"),
         "data_seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds of ground truth and observed set"),
+        "ranks": _counts("[5, 10]", "ranks of the ground truths"),
+        "smaller_d": _count("rows, and columns, of the matrix at which training at full width is affordable"),
+        "smaller_observed_share": Parameter(
+            TypeAdapter(_Fraction), "a number between 0 and 1, such as 0.3", "the same share for the smaller matrix"
+        ),
         "n_measurements": _count("number of measurement matrices"),
         "normalisation": _choice(
             Literal["half_sum", "mean"], '"half_sum" or "mean"', "how the loss adds up squared errors"
@@ -141,6 +146,13 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds of the initialisation"),
         "alphas": _list_of(_Fraction, "numbers between 0 and 1", "[0.3, 0.1]", "scales of initial factors alpha I"),
         "smaller_layer_scales": _positives("[1e-2, 1e-3]", "scales of the initial factors in small starts"),
+        "hidden_widths": _counts("[10, 20]", "hidden widths of the factorizations"),
+        "larger_rank_bounds": _counts("[40, 80]", "further upper bounds of the rank, at which no run is made"),
+        "discrepant_rate": Parameter(
+            TypeAdapter(_NonNegative),
+            "a finite number of at least 0",
+            "learning rate of the frames, relative to that of the cores, gamma",
+        ),
         # the training
         "lr": _positive("1e-3", "learning rate"),
         "lrs": _positives("[1e-3, 3e-4]", "learning rates"),

@@ -342,3 +342,34 @@ def test_the_first_value_beyond_the_rank_must_be_kept():
 def test_parameters_that_contradict_each_other_are_refused(values, words):
     with pytest.raises(InputError, match=re.escape(words)):
         check_together(values)
+
+
+WIDTHS = {
+    "d": 40,
+    "rank": 2,
+    "smaller_d": 20,
+    "ranks": (2,),
+    "hidden_widths": (2, 5, 20),
+    "depths": (2, 3),
+    "lrs": (1e-2, 2e-2),
+    "rank_bounds": (2, 4),
+    "larger_rank_bounds": (8,),
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"ranks": (2, 6)}, "fewer than two widths from 6 to smaller_d = 20"),
+        ({"hidden_widths": (2, 20, 21)}, "hidden_widths has 21, more than smaller_d = 20"),
+        ({"lrs": (1e-2,)}, "1 lrs were given for 2 depths"),
+        ({"depths": (1, 3)}, "depths must have two values of at least 2"),
+        ({"larger_rank_bounds": (8, 20)}, "larger_rank_bounds has 20, which is not allowed with d = 40"),
+        ({"larger_rank_bounds": (4,)}, "larger than all of them"),
+        ({"rank_bounds": (4, 2)}, "rank_bounds must rise"),
+    ],
+)
+def test_sizes_of_the_chapter_on_width_that_contradict_each_other_are_refused(values, words):
+    check_together(WIDTHS)
+    with pytest.raises(InputError, match=re.escape(words)):
+        check_together({**WIDTHS, **values})

@@ -14,6 +14,14 @@ from dmfkit.theory.compression_checks import compression_check
 from dmfkit.theory.counterexample import perturbed_limit, schatten_counterexample
 from dmfkit.theory.duality import Certificate, TraceSolution, adjoint, certify, least_slack, measure, minimum_trace
 from dmfkit.theory.end_to_end import balanced_factorization, end_to_end_velocity, field_asymmetry, product_velocity
+from dmfkit.theory.escape import (
+    averaged,
+    averaged_flow_time,
+    escape_bounds,
+    escape_factor,
+    escape_time,
+    width_factor,
+)
 from dmfkit.theory.flow_path import FlowPath, Witness, accurate_flow, flow_toward
 from dmfkit.theory.integrate import (
     FactorPath,
@@ -97,6 +105,8 @@ __all__ = [
     "adjoint",
     "aligned_factors",
     "alignment_constant",
+    "averaged",
+    "averaged_flow_time",
     "balanced_factorization",
     "barrier_slope",
     "barrier_value",
@@ -117,6 +127,9 @@ __all__ = [
     "diverges_at",
     "end_to_end_velocity",
     "equal_scale_decay",
+    "escape_bounds",
+    "escape_factor",
+    "escape_time",
     "factor_velocity",
     "field_asymmetry",
     "first_singular_value",
@@ -174,4 +187,5 @@ __all__ = [
     "unequal_scale_limits",
     "unseen_directions",
     "vectors_from_velocity",
+    "width_factor",
 ]
