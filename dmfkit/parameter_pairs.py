@@ -25,6 +25,11 @@ def check_together(values: Mapping[str, Any]) -> None:
             f"n_singular_values = {kept} is not allowed with rank = {rank}: it must exceed the rank, because the "
             "chapter looks at the first value beyond it, so raise it or lower the rank."
         )
+    bound = values.get("rank_bound")
+    if bound is not None:
+        _check_rank_bound(values, bound)
+    if len(values.get("transition_times", (0, 1))) != 2:
+        raise InputError("transition_times must have two times, the first and the last, such as [86.0, 106.0].")
     if "strength_ratio" in values and d < 2:
         raise InputError(f"d = {d} is not allowed: the chapter compares two singular values, so d must be at least 2.")
     start, reach = values.get("start_value"), values.get("reach")
@@ -52,6 +57,21 @@ def check_together(values: Mapping[str, Any]) -> None:
         raise InputError(
             f"symmetric_rank = {values['symmetric_rank']} is not allowed with symmetric_d = {size}: it must "
             "be at most symmetric_d, so lower it or raise symmetric_d."
+        )
+
+
+def _check_rank_bound(values: Mapping[str, Any], bound: int) -> None:
+    for name in ("d", "smaller_d", "sizes"):
+        given = values.get(name, ())
+        for size in given if isinstance(given, tuple) else (given,):
+            if 2 * bound >= size:
+                raise InputError(
+                    f"rank_bound = {bound} is not allowed with {name} = {size}: twice the bound must be less, so lower "
+                    f"rank_bound or raise {name}."
+                )
+    if values.get("rank", 0) > bound:
+        raise InputError(
+            f"rank = {values['rank']} is not allowed with rank_bound = {bound}: it is an upper bound, so raise it."
         )
 
 

@@ -92,6 +92,12 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "d": _count("rows, and columns, of the square matrix"),
         "rank": _count("rank of the ground truth"),
         "n_observed": _counts("[2000, 5000]", "numbers of observed entries"),
+        "observed_share": Parameter(
+            TypeAdapter(_Fraction), "a number between 0 and 1, such as 0.2", "share of the entries that is observed"
+        ),
+        "observed_shares": _list_of(_Fraction, "numbers between 0 and 1", "[0.1, 0.2]", "shares of observed entries"),
+        "smaller_d": _count("rows, and columns, at which descent at full width is affordable"),
+        "sizes": _counts("[250, 500]", "rows, and columns, of the matrices on which steps are timed"),
         "path_n_observed": _counts("[1000, 2000]", "numbers of observed entries along a curve"),
         "fewer_n_observed": _counts("[1600, 1800]", "numbers of observed entries at which completion gets hard"),
         "symmetric_d": _count("rows, and columns, of the symmetric matrices"),
@@ -124,6 +130,13 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "smaller_init_scales": _positives("[1e-6]", "further initial norms, at the least depth only"),
         "seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds of the initialisation"),
         "alphas": _list_of(_Fraction, "numbers between 0 and 1", "[0.3, 0.1]", "scales of initial factors alpha I"),
+        "depth": _count("number of factors"),
+        "layer_scale": _positive("1e-3", "singular values of every initial factor, sigma_l"),
+        "rank_bound": _count("upper bound of the rank, from which frames are made"),
+        "discrepant_rate": _positive("1e-2", "learning rate of the frames over that of the cores, gamma"),
+        "discrepant_rates": _list_of(
+            _NonNegative, "finite numbers of at least 0", "[0.0, 1e-2]", "learning rates of the frames over the cores'"
+        ),
         # the training
         "lr": _positive("1e-3", "learning rate"),
         "lrs": _positives("[1e-3, 3e-4]", "learning rates"),
@@ -139,6 +152,9 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "flow_rtol": Parameter(
             TypeAdapter(_Fraction), "a number between 0 and 1, such as 1e-3", "gradient flow's tolerance"
         ),
+        "tolerance": _positive("1e-10", "half the mean over all entries of the masked squares at which a run ends"),
+        "transition_times": _positives("[86.0, 106.0]", "flow times between which records are close"),
+        "smaller_horizon": _positive("400.0", "time at which the gradient flow ends at the smaller size"),
         "horizon": _positive("100.0", "time at which the gradient flow ends"),
         # one measurement
         "strength_ratio": Parameter(
