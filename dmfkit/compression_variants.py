@@ -1,7 +1,7 @@
 """Frames as the code released with Yaras et al. (2023) makes them: from the first layer's gradient at the start.
 
-The theorem takes ``Psi = W_{L:2}(0)^T Phi``. The code takes ``G = W_{L:2}(0)^T [Omega * (W(0) - Phi)]``, which holds the
-start, too. Two of its three versions span the same subspace in exact arithmetic; `stacked` is the third.
+The theorem takes ``Psi = W_{L:2}(0)^T Phi``. The code takes ``G = W_{L:2}(0)^T [Omega * (W(0) - Phi)]``, which holds
+the start, too. Two of its three versions span the same subspace in exact arithmetic; `stacked` is the third.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from dmfkit import Descent, InputError, RatingsTask, SensingTask, Status
+from dmfkit import CompletionTask, CompressedStart, Descent, InputError, RatingsTask, SensingTask, Status
 from dmfkit.recheck import certified, kind_of, nuclear_norms_of, plan_of, recompute_point
 from dmfkit.store import NUMERICS, file_name, read, specification_key
 from dmfkit.tasks import with_fields
@@ -41,6 +41,10 @@ def seconds_per_evaluation(plan, point):
     task = with_fields(plan.task, point)
     if isinstance(task, SensingTask):
         return 2e-9 * task.n_observed * task.d**2
+    if isinstance(task, CompletionTask) and task.d > 200:
+        # Products of square matrices at full width; beside thin factors, the dense residual counts.
+        thin = isinstance(plan.start, CompressedStart) or plan.start.hidden_width is not None
+        return 5e-9 * task.d**2 if thin else 2.8e-10 * task.d**3
     return 0.3 if isinstance(task, RatingsTask) else 4e-4
 
 
