@@ -27,7 +27,7 @@ from dmfkit.nuclear_norms import NuclearNorm, nuclear_norm_solutions
 from dmfkit.nuclear_splitting import least_nuclear_norm
 from dmfkit.origin import Origin
 from dmfkit.parameters import Parameters, read_parameters
-from dmfkit.principal_components import PrincipalComponents, diameter, distance_to_path, hold_last
+from dmfkit.principal_components import PrincipalComponents, compare_paths, diameter, distance_to_path, hold_last
 from dmfkit.problems import (
     FullObservation,
     MatrixCompletion,
@@ -98,6 +98,7 @@ __all__ = [
     "TargetCoordinates",
     "UnobservedError",
     "claim",
+    "compare_paths",
     "completed_frames",
     "compress",
     "diameter",

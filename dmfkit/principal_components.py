@@ -77,3 +77,54 @@ def distance_to_path(points: np.ndarray, path: np.ndarray) -> np.ndarray:
     length = np.maximum((step**2).sum(axis=1), np.finfo(float).tiny)
     along = np.clip(((points[:, None] - start) * step).sum(axis=-1) / length, 0.0, 1.0)
     return np.linalg.norm(points[:, None] - start - along[..., None] * step, axis=-1).min(axis=1)
+
+
+@dataclass(frozen=True)
+class PathComparison:
+    """Trajectories in the principal components of a reference, with distances over the diameter of its curve.
+
+    Attributes
+    ----------
+    points : dict of ndarray (moments, k)
+        Coordinates by label; the reference has the label ``reference``.
+    apart : dict of ndarray (moments,)
+        Distance from the reference at equal moments.
+    off_path : dict of float
+        Largest distance from the reference's curve, whatever the moment.
+    matrices : dict of float
+        Frobenius distance of the last matrices, over the norm of the reference's.
+    share : float
+        Share of the reference's variance that the components hold.
+    """
+
+    points: dict[str, np.ndarray]
+    apart: dict[str, np.ndarray]
+    off_path: dict[str, float]
+    matrices: dict[str, float]
+    share: float
+
+
+def compare_paths(reference: np.ndarray, others: dict[str, np.ndarray], count: int = 3) -> PathComparison:
+    """Compare trajectories ``(moments, rows, columns)``, recorded at the same moments, that all begin near zero.
+
+    The start is put in front as zero; a run that ended stays where it was.
+    """
+
+    def whole(matrices: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.zeros_like(matrices[:1]), hold_last(matrices)])
+
+    path, paths = whole(reference), {label: whole(other) for label, other in others.items()}
+    components = PrincipalComponents.of(path, count)
+    base = components.coordinates(path)
+    across = diameter(base)
+    points = {label: components.coordinates(other) for label, other in paths.items()}
+    return PathComparison(
+        points={"reference": base} | points,
+        apart={label: np.linalg.norm(point - base, axis=1) / across for label, point in points.items()},
+        off_path={label: float(distance_to_path(point, base).max()) / across for label, point in points.items()},
+        matrices={
+            label: float(np.linalg.norm(other[-1] - path[-1]) / np.linalg.norm(path[-1]))
+            for label, other in paths.items()
+        },
+        share=float(components.shares.sum()),
+    )
