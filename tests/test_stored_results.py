@@ -94,8 +94,12 @@ def test_a_random_point_of_a_stored_result_can_be_made_again(path):
         if isinstance(plan.method, Descent):
             # In steps, and short of the end: what follows a divergence is far dearer than the run.
             reach = min(BUDGET / cost, 0.8 * int(expected["n_steps"]))
-        until = next(moment for moment in reversed(plan.record_at) if moment <= max(reach, 1e-9))
-        until = max(until, plan.record_at[1])
+        until = next((moment for moment in reversed(plan.record_at) if moment <= max(reach, 1e-9)), plan.record_at[0])
+        until = max(until, plan.record_at[1] if len(plan.record_at) > 1 else plan.record_at[0])
+        # Records that begin late cost nearly the whole run.
+        least = seconds(dataset, plan, point) * until / max(plan.record_at[-1], 1e-9)
+        if least > MOST and until > reach and os.environ.get("DMFKIT_RECHECK") != "all":
+            pytest.skip(f"NOT CHECKED, about {least:.0f} s to the first moments (DMFKIT_RECHECK=all does): {path.name}")
     try:
         again = recompute_point(plan, point, until=until, device="cpu")
     except InputError as error:
