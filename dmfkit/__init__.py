@@ -13,18 +13,21 @@ from dmfkit.compression import (
     project,
     with_frames,
 )
+from dmfkit.compression_variants import gradient_frames
 from dmfkit.convex import NuclearNormSolution, minimum_nuclear_norm
 from dmfkit.data import Ratings, movielens_100k, synthetic_ratings
 from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization, full_widths, gaussian_std
 from dmfkit.flow import Flow, gradient_flow, largest_stable_lr
+from dmfkit.frame_geometry import FrameGeometry, principal_sines
 from dmfkit.frame_record import FrameCoordinates
 from dmfkit.initialisation import initialise
 from dmfkit.nuclear_norms import NuclearNorm, nuclear_norm_solutions
 from dmfkit.nuclear_splitting import least_nuclear_norm
 from dmfkit.origin import Origin
 from dmfkit.parameters import Parameters, read_parameters
+from dmfkit.principal_components import PrincipalComponents, compare_paths, diameter, distance_to_path, hold_last
 from dmfkit.problems import (
     FullObservation,
     MatrixCompletion,
@@ -69,6 +72,7 @@ __all__ = [
     "Factors",
     "Flow",
     "FrameCoordinates",
+    "FrameGeometry",
     "FullObservation",
     "FullObservationTask",
     "InputError",
@@ -81,6 +85,7 @@ __all__ = [
     "Origin",
     "OrthogonalStart",
     "Parameters",
+    "PrincipalComponents",
     "Ratings",
     "RatingsTask",
     "RelativeError",
@@ -93,8 +98,11 @@ __all__ = [
     "TargetCoordinates",
     "UnobservedError",
     "claim",
+    "compare_paths",
     "completed_frames",
     "compress",
+    "diameter",
+    "distance_to_path",
     "effective_rank",
     "expand",
     "full_observation",
@@ -102,6 +110,8 @@ __all__ = [
     "gaussian_std",
     "gradient_descent",
     "gradient_flow",
+    "gradient_frames",
+    "hold_last",
     "initialise",
     "invariant_frames",
     "largest_stable_lr",
@@ -114,6 +124,7 @@ __all__ = [
     "nuclear_norm",
     "nuclear_norm_solutions",
     "open_store",
+    "principal_sines",
     "project",
     "random_low_rank",
     "read_parameters",

@@ -25,6 +25,8 @@ def check_together(values: Mapping[str, Any]) -> None:
             f"n_singular_values = {kept} is not allowed with rank = {rank}: it must exceed the rank, because the "
             "chapter looks at the first value beyond it, so raise it or lower the rank."
         )
+    if len(values.get("transition_times", (0, 1))) != 2:
+        raise InputError("transition_times must have two times, the first and the last, such as [86.0, 106.0].")
     if "strength_ratio" in values and d < 2:
         raise InputError(f"d = {d} is not allowed: the chapter compares two singular values, so d must be at least 2.")
     start, reach = values.get("start_value"), values.get("reach")
@@ -60,24 +62,28 @@ def check_together(values: Mapping[str, Any]) -> None:
 
 def _check_compression(values: Mapping[str, Any]) -> None:
     """A bound of the rank is not below the rank, and compressed weights are smaller than the matrix."""
-    for bounds, rank, d in (
-        ("rank_bound", "rank", "d"),
-        ("rank_bounds", "small_rank" if "small_rank" in values else "rank", "small_d" if "small_d" in values else "d"),
+    small = "small_d" in values
+    for bounds, rank, sizes in (
+        ("rank_bound", "rank", ("d", "smaller_d", "sizes")),
+        ("rank_bounds", "small_rank" if small else "rank", ("small_d" if small else "d",)),
     ):
-        if bounds not in values:
-            continue
-        given = values[bounds] if isinstance(values[bounds], tuple) else (values[bounds],)
-        for bound in given:
-            if bound < values[rank]:
+        for bound in _several(values.get(bounds, ())):
+            if bound < values.get(rank, 1):
                 raise InputError(
                     f"{bounds} = {bound} is not allowed with {rank} = {values[rank]}: it must be at least the rank, so "
                     f"raise it or lower {rank}."
                 )
-            if 2 * bound >= values[d]:
-                raise InputError(
-                    f"{bounds} = {bound} is not allowed with {d} = {values[d]}: compressed weights have 2 * {bound} "
-                    f"rows, which must be fewer than {d}, so lower it or raise {d}."
-                )
+            for name in sizes:
+                for size in _several(values.get(name, ())):
+                    if 2 * bound >= size:
+                        raise InputError(
+                            f"{bounds} = {bound} is not allowed with {name} = {size}: compressed weights have "
+                            f"2 * {bound} rows, which must be fewer, so lower it or raise {name}."
+                        )
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _check_blocks(d: int, values: Mapping[str, Any]) -> None:

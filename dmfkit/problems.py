@@ -282,6 +282,13 @@ def truncated_gaussian(shape: tuple[int, int], rank: int, seed: int, target_norm
     return matrix if target_norm is None else matrix * (target_norm / torch.linalg.matrix_norm(matrix))
 
 
+def halving_spectrum(shape: tuple[int, int], rank: int, seed: int, target_norm: float | None = None) -> Tensor:
+    """The singular vectors of `truncated_gaussian`, and its first singular value, halved from one to the next."""
+    left, values, right = torch.linalg.svd(truncated_gaussian(shape, rank, seed, target_norm), full_matrices=False)
+    halves = 0.5 ** torch.arange(rank, dtype=values.dtype)
+    return (left[:, :rank] * (values[0] * halves)) @ right[:rank]
+
+
 def full_observation(ground_truth: Tensor, normalisation: Normalisation = "half_sum") -> FullObservation:
     """Observe every entry of a matrix, Eq (1) of Yaras et al. (2023) with the half-sum."""
     return FullObservation(normalisation, ground_truth, ground_truth)

@@ -12,6 +12,7 @@ import xarray as xr
 from dmfkit import record, starts, tasks
 from dmfkit.descent import Descent
 from dmfkit.flow import Flow
+from dmfkit.frame_geometry import FrameGeometry
 from dmfkit.frame_record import FrameCoordinates
 from dmfkit.nuclear_norms import NuclearNorm, NuclearNormGrid
 from dmfkit.nuclear_splitting import Bounds, bounds
@@ -26,7 +27,7 @@ _KINDS: dict[str, Any] = {
         *(starts.Start, starts.OrthogonalStart, starts.CompressedStart, Descent, Flow, NuclearNorm),
         *(record.Alignment, record.AlignmentGroups, record.EffectiveRank, record.Loss),
         *(record.RelativeError, record.SingularValues, SingularValueSpeeds),
-        *(record.Factors, record.TargetCoordinates, record.UnobservedError, FrameCoordinates),
+        *(record.Factors, record.TargetCoordinates, record.UnobservedError, FrameCoordinates, FrameGeometry),
     )
 }
 

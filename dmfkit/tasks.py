@@ -26,6 +26,7 @@ from dmfkit.problems import (
     check_rank,
     check_target_norm,
     full_observation,
+    halving_spectrum,
     matrix_completion,
     matrix_sensing,
     random_low_rank,
@@ -36,7 +37,7 @@ from dmfkit.ratings import MOVIELENS_ITEMS, MOVIELENS_USERS
 # Metadata of a field whose default means what was meant before there was the field.
 ADDED_LATER = {"added_later": True}
 
-_TARGETS = {"product": random_low_rank, "truncated": truncated_gaussian}
+_TARGETS = {"product": random_low_rank, "truncated": truncated_gaussian, "halving": halving_spectrum}
 
 
 class Task(Protocol):
@@ -66,9 +67,10 @@ class LowRankTask:
         Of the training loss.
     target_norm : float, optional
         Frobenius norm to which the matrix is rescaled; ``None`` leaves it raw.
-    target : {"product", "truncated"}
+    target : {"product", "truncated", "halving"}
         ``product``: ``U V^T`` with Gaussian ``U, V`` (Arora et al. 2019). ``truncated``: the leading part of a Gaussian
-        matrix (the code released with Yaras et al. 2023).
+        matrix (the code released with Yaras et al. 2023). ``halving``: the same singular vectors, each singular value
+        half of the one before.
     """
 
     d: int = 100

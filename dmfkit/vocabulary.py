@@ -92,18 +92,20 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "d": _count("rows, and columns, of the square matrix"),
         "rank": _count("rank of the ground truth"),
         "n_observed": _counts("[2000, 5000]", "numbers of observed entries"),
+        "observed_share": Parameter(
+            TypeAdapter(_Fraction), "a number between 0 and 1, such as 0.2", "share of the entries that is observed"
+        ),
+        "observed_shares": _list_of(_Fraction, "numbers between 0 and 1", "[0.1, 0.2]", "shares of observed entries"),
+        "smaller_d": _count("rows, and columns, at which descent at full width is affordable"),
+        "sizes": _counts("[250, 500]", "rows, and columns, of the matrices on which steps are timed"),
         "path_n_observed": _counts("[1000, 2000]", "numbers of observed entries along a curve"),
         "fewer_n_observed": _counts("[1600, 1800]", "smaller numbers of observed entries, at which recovery gets hard"),
         "symmetric_d": _count("rows, and columns, of the symmetric matrices"),
         "symmetric_rank": _count("rank of the symmetric matrices"),
         "symmetric_n_observed": _counts("[110, 200]", "numbers of observed pairs of the symmetric matrices"),
-        "observed_share": Parameter(
-            TypeAdapter(_Fraction), "a number between 0 and 1, such as 0.3", "share of the entries that is observed"
-        ),
         "data_seed": Parameter(TypeAdapter(_Seed), f"one of the {_SEEDS}", "seed of ground truth and observed set"),
         "data_seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds of ground truth and observed set"),
         "ranks": _counts("[5, 10]", "ranks of the ground truths"),
-        "smaller_d": _count("rows, and columns, of the matrix at which training at full width is affordable"),
         "smaller_observed_share": Parameter(
             TypeAdapter(_Fraction), "a number between 0 and 1, such as 0.3", "the same share for the smaller matrix"
         ),
@@ -153,6 +155,9 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
             "a finite number of at least 0",
             "learning rate of the frames, relative to that of the cores, gamma",
         ),
+        "discrepant_rates": _list_of(
+            _NonNegative, "finite numbers of at least 0", "[0.0, 1e-2]", "learning rates of the frames over the cores'"
+        ),
         # the training
         "lr": _positive("1e-3", "learning rate"),
         "lrs": _positives("[1e-3, 3e-4]", "learning rates"),
@@ -178,6 +183,8 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "flow_rtol": Parameter(
             TypeAdapter(_Fraction), "a number between 0 and 1, such as 1e-3", "gradient flow's tolerance"
         ),
+        "transition_times": _positives("[86.0, 106.0]", "flow times between which records are close"),
+        "smaller_horizon": _positive("400.0", "time at which the gradient flow ends at the smaller size"),
         "horizon": _positive("100.0", "time at which the gradient flow ends"),
         # one measurement
         "strength_ratio": Parameter(
