@@ -61,14 +61,12 @@ def check_together(values: Mapping[str, Any]) -> None:
 
 
 def _check_rank_bound(values: Mapping[str, Any], bound: int) -> None:
-    for name in ("d", "smaller_d", "sizes"):
-        given = values.get(name, ())
-        for size in given if isinstance(given, tuple) else (given,):
-            if 2 * bound >= size:
-                raise InputError(
-                    f"rank_bound = {bound} is not allowed with {name} = {size}: twice the bound must be less, so lower "
-                    f"rank_bound or raise {name}."
-                )
+    for name in ("d", "smaller_d"):
+        if name in values and 2 * bound >= values[name]:
+            raise InputError(
+                f"rank_bound = {bound} is not allowed with {name} = {values[name]}: twice the bound must be less, so "
+                f"lower rank_bound or raise {name}."
+            )
     if values.get("rank", 0) > bound:
         raise InputError(
             f"rank = {values['rank']} is not allowed with rank_bound = {bound}: it is an upper bound, so raise it."

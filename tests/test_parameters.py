@@ -317,7 +317,7 @@ def test_the_first_value_beyond_the_rank_must_be_kept():
         ({"d": 4, "alphas": (0.1,), "depths": (1, 2)}, "depths must be at least 2"),
         ({"d": 4, "path_n_observed": (3, 17)}, "path_n_observed has 17"),
         ({"d": 4, "rank_bound": 2}, "rank_bound = 2 is not allowed with d = 4"),
-        ({"d": 9, "sizes": (20, 4), "rank_bound": 2}, "rank_bound = 2 is not allowed with sizes = 4"),
+        ({"d": 9, "smaller_d": 4, "rank_bound": 2}, "rank_bound = 2 is not allowed with smaller_d = 4"),
         ({"d": 9, "rank": 3, "rank_bound": 2}, "rank = 3 is not allowed with rank_bound = 2"),
         ({"d": 9, "transition_times": (1.0, 2.0, 3.0)}, "transition_times must have two times"),
         ({"d": 4, "n_observed_fewer": 17}, "n_observed_fewer has 17"),
