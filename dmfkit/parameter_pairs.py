@@ -64,7 +64,7 @@ def _check_compression(values: Mapping[str, Any]) -> None:
     """A bound of the rank is not below the rank, and compressed weights are smaller than the matrix."""
     small = "small_d" in values
     for bounds, rank, sizes in (
-        ("rank_bound", "rank", ("d", "smaller_d", "sizes")),
+        ("rank_bound", "rank", ("d", "smaller_d")),
         ("rank_bounds", "small_rank" if small else "rank", ("small_d" if small else "d",)),
     ):
         for bound in _several(values.get(bounds, ())):

@@ -97,7 +97,6 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         ),
         "observed_shares": _list_of(_Fraction, "numbers between 0 and 1", "[0.1, 0.2]", "shares of observed entries"),
         "smaller_d": _count("rows, and columns, at which descent at full width is affordable"),
-        "sizes": _counts("[250, 500]", "rows, and columns, of the matrices on which steps are timed"),
         "path_n_observed": _counts("[1000, 2000]", "numbers of observed entries along a curve"),
         "fewer_n_observed": _counts("[1600, 1800]", "smaller numbers of observed entries, at which recovery gets hard"),
         "symmetric_d": _count("rows, and columns, of the symmetric matrices"),

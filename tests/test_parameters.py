@@ -330,7 +330,7 @@ def test_the_first_value_beyond_the_rank_must_be_kept():
         ({**BLOCKS, "layer_scales": (1.0,)}, "layer_scales gives 1 factor"),
         ({**BLOCKS, "weight_decay": 0.0}, "weight_decay = 0.0 is not allowed"),
         ({"d": 4, "rank_bound": 2}, "rank_bound = 2 is not allowed with d = 4"),
-        ({"d": 9, "sizes": (20, 4), "rank_bound": 2}, "rank_bound = 2 is not allowed with sizes = 4"),
+        ({"d": 9, "smaller_d": 4, "rank_bound": 2}, "rank_bound = 2 is not allowed with smaller_d = 4"),
         ({"d": 9, "rank": 3, "rank_bound": 2}, "rank_bound = 2 is not allowed with rank = 3"),
         ({"d": 9, "transition_times": (1.0, 2.0, 3.0)}, "transition_times must have two times"),
         ({"d": 4, "symmetric_d": 3, "symmetric_n_observed": (7,)}, "only 6 pairs of entries"),
