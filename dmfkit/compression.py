@@ -80,6 +80,23 @@ def layer_scales(start: Factorization) -> Tensor:
     return torch.stack(scales, dim=1)
 
 
+def check_rank_bound(d: int, rank_bound: int) -> None:
+    """Raise `InputError` unless ``0 < 2 r_hat < d``."""
+    if not 0 < 2 * rank_bound < d:
+        raise InputError(
+            f"rank_bound = {rank_bound} is not allowed for {d} x {d} matrices: choose from 1 to {(d - 1) // 2}, "
+            "so that 0 < 2 * rank_bound < d."
+        )
+
+
+def carried(start: Factorization, scales: Tensor, first: Tensor) -> tuple[Tensor, ...]:
+    """Frame ``first`` of the first layer and those of the later ones, ``W_l(0) / sigma_l`` times the one before."""
+    frames = [first]
+    for factor, scale in zip(start.factors, scales.unbind(dim=1), strict=True):
+        frames.append(factor @ frames[-1] / scale[:, None, None])
+    return tuple(frames)
+
+
 def invariant_frames(start: Factorization, target: Tensor, rank_bound: int) -> InvariantFrames:
     """Frames of Theorem 1 of Yaras et al. (2023), at the cost of a few products with thin matrices.
 
@@ -102,21 +119,14 @@ def invariant_frames(start: Factorization, target: Tensor, rank_bound: int) -> I
     InputError
         If ``0 < 2 r_hat < d`` does not hold, or `start` is not as described.
     """
-    d = start.widths[0]
-    if not 0 < 2 * rank_bound < d:
-        raise InputError(
-            f"rank_bound = {rank_bound} is not allowed for {d} x {d} matrices: choose from 1 to {(d - 1) // 2}, "
-            "so that 0 < 2 * rank_bound < d."
-        )
+    check_rank_bound(start.widths[0], rank_bound)
     scales = layer_scales(start)
     left, _, right = leading_singular_vectors(target, rank_bound)
     reached = left.expand(start.n_runs, -1, -1)
     for factor, scale in zip(reversed(start.factors), reversed(scales.unbind(dim=1)), strict=True):
         reached = factor.mT @ reached / scale[:, None, None]
-    frames = [torch.linalg.qr(torch.cat([right.expand(start.n_runs, -1, -1), reached], dim=-1))[0]]
-    for factor, scale in zip(start.factors, scales.unbind(dim=1), strict=True):
-        frames.append(factor @ frames[-1] / scale[:, None, None])
-    return InvariantFrames(tuple(frames), scales)
+    first = torch.linalg.qr(torch.cat([right.expand(start.n_runs, -1, -1), reached], dim=-1))[0]
+    return InvariantFrames(carried(start, scales, first), scales)
 
 
 def frames_target(problem: Problem, source: str = "observed") -> Tensor:
@@ -144,9 +154,7 @@ def completed_frames(start: Factorization, frames: InvariantFrames) -> tuple[Ten
     size = frames.size
     # Householder QR of the thin frame gives an orthonormal basis of its complement in the remaining columns.
     whole = torch.linalg.qr(frames.right, mode="complete")[0]
-    rest = [whole[..., size:]]
-    for factor, scale in zip(start.factors, frames.layer_scales.unbind(dim=1), strict=True):
-        rest.append(factor @ rest[-1] / scale[:, None, None])
+    rest = carried(start, frames.layer_scales, whole[..., size:])
     return tuple(torch.cat([frame, more], dim=-1) for frame, more in zip(frames.frames, rest, strict=True))
 
 

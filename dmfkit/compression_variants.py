@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dmfkit.compression import InvariantFrames, layer_scales
-from dmfkit.errors import InputError
+from dmfkit.compression import InvariantFrames, carried, check_rank_bound, layer_scales
 from dmfkit.factorization import Factorization
 from dmfkit.problems import Problem
 
@@ -45,11 +44,7 @@ def gradient_frames(
     InputError
         If ``0 < 2 r_hat < d`` does not hold, or `start` is not as described.
     """
-    d = start.widths[0]
-    if not 0 < 2 * rank_bound < d:
-        raise InputError(
-            f"rank_bound = {rank_bound} is not allowed for {d} x {d} matrices: choose from 1 to {(d - 1) // 2}."
-        )
+    check_rank_bound(start.widths[0], rank_bound)
     scales = layer_scales(start)
     gradient, first = first_layer_gradient(start, problem), start.factors[0]
     if stacked:
@@ -59,7 +54,4 @@ def gradient_frames(
         left, _, rows = torch.linalg.svd(gradient)
         reached = first.mT @ left[..., :rank_bound] / scales[:, :1, None]
         right = torch.linalg.qr(torch.cat([rows[..., :rank_bound, :].mT, reached], dim=-1))[0]
-    frames = [right]
-    for factor, scale in zip(start.factors, scales.unbind(dim=1), strict=True):
-        frames.append(factor @ frames[-1] / scale[:, None, None])
-    return InvariantFrames(tuple(frames), scales)
+    return InvariantFrames(carried(start, scales, right), scales)
