@@ -52,14 +52,14 @@ function start(root, content) {
   const panel = chart({ height: 290, label: "The runs of the panel", pick: go });
   const spectrumKeys = make("div");
   const panelKeys = make("div");
-  const table = make("table", { class: "dmfkit-x-table", role: "table" });
+  const table = make("table", { class: "dmfkit-x-beside", role: "table" });
   const half = (...parts) => ({ element: make("div", { class: "dmfkit-x-half" }, ...parts) });
   const { entries, depth, rate, seed, scale } = controls;
   const page = frame(root, {
     name: "pick-a-panel",
     title: "Pick a panel",
     help: "Pick a run with the controls, or touch a point among the runs. Pin it, then change one thing.",
-    controls: [entries, depth, rate, seed, scale, { element: make("div", { class: "dmfkit-x-buttons" }, pinButton.element, swapButton.element) }],
+    controls: [entries, depth, rate, seed, scale, { element: make("div", { class: "dmfkit-x-pins" }, pinButton.element, swapButton.element) }],
     pictures: [half(spectrum.element, spectrumKeys), half(panel.element, panelKeys, view.element), { element: table }],
     redraw: update,
   });
