@@ -1,6 +1,4 @@
-"""The explorable of Figures 1 and 2 holds the stored runs, within its budget, and what the chapters say to try happens."""
-
-from pathlib import Path
+"""The explorable of Figures 1 and 2 holds the stored runs within its budget; what the chapters say to try happens."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,22 +6,14 @@ import pytest
 
 import dmfkit as dm
 from dmfkit import explorables
-from dmfkit.store import read
 
-RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
-RANK, STOP = 5, 1e-6
+RANK = 5
 AXES = ("n_observed", "depth", "init_scale", "lr", "seed")
 
 
-
-@pytest.fixture(scope="module")
-def runs():
-    """The runs at the paper's settings, as the chapters pass them on."""
-    names = {"descent": "fig1-descent", "flow": "fig1-flow", "convex": "fig2-nuclear"}
-    # The names of other results begin alike; a key has twelve digits.
-    paths = {key: list(RESULTS.glob(f"{name}-{'[0-9a-f]' * 12}.nc")) for key, name in names.items()}
-    truth = dm.CompletionTask(d=100, rank=RANK, n_observed=2000, data_seed=0).ground_truth().numpy()
-    return {key: read(path) for key, (path,) in paths.items()} | {"truth": truth, "rank": RANK, "stop": STOP}
+@pytest.fixture
+def runs(figure_1_runs):
+    return figure_1_runs
 
 
 def made(runs, **changes):
@@ -84,7 +74,7 @@ def test_bad_input_gets_one_sentence(runs, changes, message):
 
 
 def test_other_grids_get_one_sentence(runs):
-    with pytest.raises(dm.InputError, match="descent and flow have other values of depth: run both on the same grid."):
+    with pytest.raises(dm.InputError, match="descent and flow have other values of depth: run both"):
         made(runs, flow=runs["flow"].isel(depth=[0]))
     with pytest.raises(dm.InputError, match="convex lacks some of the numbers of entries"):
         made(runs, convex=runs["convex"].isel(n_observed=[0]))
