@@ -13,7 +13,7 @@ const TITLES = { relative_error: "error", n_evaluations: "gradient evaluations",
 /** One domain for all panels, so that a change of panel is seen to move the points. */
 function domainOf(quantity, runs, references) {
   const known = references.map((one) => one[quantity]).filter(Number.isFinite);
-  const own = runs.map((run) => run[quantity]);
+  const own = runs.length ? runs.map((run) => run[quantity]) : [1];
   // A reference far below the runs, such as an error of zero, would leave them no room on a logarithmic axis.
   const low = Math.min(...own, ...(LOGARITHMIC.includes(quantity) ? [] : known));
   const high = Math.max(...own, ...known);
@@ -30,8 +30,8 @@ function spectrumPicture(now, { pinned, best, truth }) {
     pinned && { text: "pinned", y: pinned.spectrum, series: PINNED, dash: DASHES.pinned },
     { text: now.seed === null ? "mean (thin: each seed)" : "this run", y: now.spectrum, series: SHOWN, width: 2.5 },
     ...now.each.map((y) => ({ y, series: SHOWN, width: 0.8 })),
-  ].filter(Boolean);
-  const largest = Math.max(...lines.map((line) => line.y[0]).filter(Number.isFinite), truth.spectrum[0]);
+  ].filter((line) => line && Number.isFinite(line.y[0]));
+  const largest = Math.max(...lines.map((line) => line.y[0]), truth.spectrum[0]);
   return {
     keys: [{ text: "truth", colour: INK, shape: "diamond", size: 5 }, ...lines.filter((line) => line.text)],
     x: { label: "number of the singular value", domain: [0.5, numbers.length + 0.5] },

@@ -23,7 +23,10 @@ function outcomeOf(run, stop) {
     return `${run.n_converged} of ${run.n_runs} converged, after ${steps} on average (${ends}); the numbers are means over those that converged`;
   }
   if (run.counts.converged) return `converged after ${steps}`;
-  if (run.counts.diverged) return `diverged and was given up after ${steps}. It has no result; shown is where it stood then, with a largest singular value of ${say(run.spectrum[0])}`;
+  if (run.counts.diverged) {
+    const there = Number.isFinite(run.spectrum[0]) ? `shown is where it stood then, with a largest singular value of ${say(run.spectrum[0])}` : "its entries were no longer finite, and there is no spectrum to show";
+    return `diverged and was given up after ${steps}. It has no result; ${there}`;
+  }
   const when = run.counts.limit ? `ran out of steps after ${steps}` : `reached the end of its time after ${steps}`;
   return `${when}, without converging: it fits the known entries to a mean square of ${say(run.mean_square)}, not to ${say(stop)}. Shown is where it stood then`;
 }

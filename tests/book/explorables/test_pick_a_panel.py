@@ -184,6 +184,24 @@ def test_a_mean_of_some_of_the_seeds_says_which(mount, figure_1_runs):
     assert_from_sweep(shown.values | {"text": shown.text}, figure_1_runs | {"descent": descent})
 
 
+def test_runs_that_left_the_finite_numbers_are_said(mount, figure_1_runs):
+    descent = figure_1_runs["descent"].copy(deep=True)
+    descent["status"][:] = int(dm.Status.DIVERGED)
+    for name in ("final_singular_value", "final_relative_error", "final_nuclear_norm", "final_effective_rank"):
+        descent[name][:] = np.nan
+    flow = figure_1_runs["flow"].copy(deep=True)
+    flow["status"][:] = int(dm.Status.LIMIT)
+    shown = mount(explorables.PickAPanel(plt.figure(), **(figure_1_runs | {"descent": descent, "flow": flow})))
+    assert "without converging" in shown.text
+    shown.choose("Method", "lr 0.001")
+    assert "no longer finite" in shown.text
+    assert shown.root.locator("tbody td").first.text_content() == "none"
+    for view in ("error", "nuclear norm", "effective rank"):
+        shown.choose("Show", view)
+        assert shown.root.locator("svg path[stroke-width='1.8']").count() >= 36
+    assert "NaN" not in shown.root.inner_html()
+
+
 @pytest.mark.parametrize("by", ["keyboard", "mouse", "touch"])
 def test_a_pinned_run_is_compared(mount, figure_1_runs, by):
     shown = mount(explorables.PickAPanel(plt.figure(), **figure_1_runs))
