@@ -14,6 +14,7 @@ from dmfkit.book import build as build_book
 from dmfkit.book.errors import BuildError
 from dmfkit.book.publish import publish_results
 from dmfkit.book.readme import FIGURE, draw_readme_figure
+from dmfkit.book.repository import write_repository
 from dmfkit.book.strip import strip_file
 from dmfkit.errors import InputError
 
@@ -26,12 +27,22 @@ def book(
     only: Annotated[list[str] | None, typer.Option(help="Chapters, such as 01; may be repeated.")] = None,
     recompute: Annotated[bool, typer.Option("--recompute", help="Ignore the stored results.")] = False,
     jobs: Annotated[int | None, typer.Option(help="Chapters executed at a time [default: one per core].")] = None,
+    repository: Annotated[str | None, typer.Option(help="Replaces the address in _config.yml for this build.")] = None,
+    branch: Annotated[str | None, typer.Option(help="Replaces the branch in _config.yml for this build.")] = None,
     root: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
     output: Annotated[Path | None, typer.Option(help="Folder for all that is made [default: ROOT/_build].")] = None,
 ) -> None:
     """Execute the chapters and build the book as HTML."""
     layout = Layout(root.resolve(), (output or root / "_build").resolve())
-    build_book(layout, preset=preset, only=only or (), recompute=recompute, jobs=jobs)
+    build_book(
+        layout,
+        preset=preset,
+        only=only or (),
+        recompute=recompute,
+        jobs=jobs,
+        repository=repository,
+        branch=branch,
+    )
     typer.echo(f"The book is {layout.html / 'index.html'}")
 
 
@@ -46,6 +57,18 @@ def publish(
         typer.echo(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
     (layout.root / FIGURE).write_bytes(draw_readme_figure(layout))
     typer.echo(f"{FIGURE}: drawn from them")
+
+
+@app.command("repository")
+def set_repository(
+    url: Annotated[str, typer.Argument(help="Such as https://github.com/OWNER/NAME; '' for none.")],
+    branch: Annotated[str | None, typer.Option(help="What Colab and Binder open [default: unchanged].")] = None,
+    root: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
+) -> None:
+    """Say where the sources are published: in _config.yml, and in the first code cell of every chapter."""
+    layout = Layout(root.resolve(), (root / "_build").resolve())
+    for path in write_repository(layout, url, branch):
+        typer.echo(f"{path.relative_to(layout.root)}: written")
 
 
 @app.command()

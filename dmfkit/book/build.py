@@ -17,6 +17,7 @@ from dmfkit.book.layout import Layout, find_chapters
 from dmfkit.book.order import longest_first
 from dmfkit.book.presets import PAPER, read_preset, with_recompute
 from dmfkit.book.render import render
+from dmfkit.book.repository import Repository, choose_repository, strangers
 from dmfkit.book.scoreboard import scoreboard
 from dmfkit.book.stage import stage
 from dmfkit.errors import InputError
@@ -29,6 +30,8 @@ def build(
     only: Sequence[str] = (),
     recompute: bool = False,
     jobs: int | None = None,
+    repository: str | None = None,
+    branch: str | None = None,
 ) -> None:
     """Execute the chapters and make the book.
 
@@ -44,6 +47,8 @@ def build(
         Pass `recompute=True` to the chapters that have this parameter, so that they ignore stored results.
     jobs
         How many chapters are executed at the same time; one for each processor core by default.
+    repository, branch
+        Where the sources are published, for the launch buttons of this build; by default what `_config.yml` says.
 
     Raises
     ------
@@ -58,15 +63,23 @@ def build(
         parameters = with_recompute(parameters, chapters)
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs = {jobs} is too small: give the number of chapters to run at a time, at least 1.")
+    published = choose_repository(layout.root, repository, branch)
+    if published is not None and strangers(chapters, published):
+        print(
+            f"On Colab the chapters will ask for the package, since their first cells do not install it from "
+            f"{published.revision}: run `python -m dmfkit repository {published.url} --branch {published.branch}`, "
+            "commit and push.",
+            file=sys.stderr,
+        )
     with _only_build_in(layout):
         queue = longest_first(layout, chapters) if recompute else chapters
         failures = execute(layout, queue, parameters, min(jobs or os.cpu_count() or 1, len(chapters)))
         if failures:
             raise BuildError("\n\n".join(failures))
-        _make_pages(layout, [chapter.stem for chapter in chapters], preset)
+        _make_pages(layout, [chapter.stem for chapter in chapters], preset, published)
 
 
-def _make_pages(layout: Layout, chapters: Sequence[str], preset: str) -> None:
+def _make_pages(layout: Layout, chapters: Sequence[str], preset: str, repository: Repository | None) -> None:
     executed = [layout.executed_notebook(chapter) for chapter in chapters]
     claims = collect.collect_claims(executed, preset)
     picture = collect.find_cover(executed)
@@ -80,7 +93,7 @@ def _make_pages(layout: Layout, chapters: Sequence[str], preset: str) -> None:
     }
     # Rendering has no steps to count; a line says what the wait is for.
     print("rendering the pages", file=sys.stderr)
-    stage(layout, chapters, preset, generated)
+    stage(layout, chapters, preset, generated, repository)
     if picture is not None:
         figures = layout.stage / "book" / "figures"
         figures.mkdir(exist_ok=True)

@@ -13,8 +13,10 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
+from dmfkit.book.first_cell import with_first_cell
 from dmfkit.book.layout import Layout
 from dmfkit.book.partial import labels_of, title_of, without_absent
+from dmfkit.book.repository import Repository, configuration
 from dmfkit.errors import InputError
 from dmfkit.origin import MIME_TYPE as ORIGIN
 from dmfkit.verdict import MIME_TYPE as CLAIM
@@ -28,7 +30,13 @@ _INJECTED_NOTE = (
 )
 
 
-def stage(layout: Layout, chapters: Sequence[str], preset: str, generated: Mapping[str, str]) -> None:
+def stage(
+    layout: Layout,
+    chapters: Sequence[str],
+    preset: str,
+    generated: Mapping[str, str],
+    repository: Repository | None = None,
+) -> None:
     """Write the folder from which Jupyter Book makes the pages.
 
     Parameters
@@ -41,6 +49,8 @@ def stage(layout: Layout, chapters: Sequence[str], preset: str, generated: Mappi
         Name of the preset that they were executed with.
     generated
         Text for each `% generated: NAME` line of the pages.
+    repository
+        Where the sources are published, for the launch buttons; without it there are none.
 
     Raises
     ------
@@ -49,8 +59,8 @@ def stage(layout: Layout, chapters: Sequence[str], preset: str, generated: Mappi
     """
     shutil.rmtree(layout.stage, ignore_errors=True)
     shutil.copytree(layout.root / "book", layout.stage / "book")
-    for name in ("_config.yml", "LICENSE"):
-        shutil.copy(layout.root / name, layout.stage)
+    shutil.copy(layout.root / "LICENSE", layout.stage)
+    _write_yaml(layout.stage / "_config.yml", configuration(layout.root, repository))
     contents = yaml.safe_load((layout.root / "_toc.yml").read_text(encoding="utf-8"))
     _write_yaml(layout.stage / "_toc.yml", reduce_contents(contents, chapters))
     for text in (layout.stage / "book").glob("*.md"):
@@ -61,6 +71,9 @@ def stage(layout: Layout, chapters: Sequence[str], preset: str, generated: Mappi
     labels = set().union(*map(labels_of, executed.values()))
     for chapter, notebook in executed.items():
         page = as_page(without_absent(notebook, absent, labels) if absent else notebook, preset)
+        if repository is not None:
+            # A reader may download the page's notebook too.
+            page = with_first_cell(page, repository.revision)
         nbformat.write(page, layout.stage / "notebooks" / f"{chapter}.ipynb")
 
 
