@@ -28,21 +28,12 @@ def book(
     recompute: Annotated[bool, typer.Option("--recompute", help="Ignore the stored results.")] = False,
     jobs: Annotated[int | None, typer.Option(help="Chapters executed at a time [default: one per core].")] = None,
     repository: Annotated[str | None, typer.Option(help="Replaces the address in _config.yml for this build.")] = None,
-    branch: Annotated[str | None, typer.Option(help="Replaces the branch in _config.yml for this build.")] = None,
     root: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
     output: Annotated[Path | None, typer.Option(help="Folder for all that is made [default: ROOT/_build].")] = None,
 ) -> None:
     """Execute the chapters and build the book as HTML."""
     layout = Layout(root.resolve(), (output or root / "_build").resolve())
-    build_book(
-        layout,
-        preset=preset,
-        only=only or (),
-        recompute=recompute,
-        jobs=jobs,
-        repository=repository,
-        branch=branch,
-    )
+    build_book(layout, preset=preset, only=only or (), recompute=recompute, jobs=jobs, repository=repository)
     typer.echo(f"The book is {layout.html / 'index.html'}")
 
 

@@ -35,6 +35,7 @@ def write_chapter(root, name, *sources, parameters="d = 100"):
         *(v4.new_code_cell(source, id=f"code-{number}") for number, source in enumerate(sources)),
     ]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    (root / "_config.yml").write_text("title: x\n")
     (root / "notebooks" / "presets").mkdir(parents=True, exist_ok=True)
     notebook = v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, root / "notebooks" / f"{name}.ipynb")
@@ -173,7 +174,6 @@ def test_staging_reduces_the_contents_and_marks_injected_parameters(layout):
     execute(layout, find_chapters(layout, ["01"]), {"01_first": {"d": 40}}, jobs=1)
     (layout.root / "book").mkdir()
     (layout.root / "book" / "intro.md").write_text("# Title\n\n% generated: cover\n")
-    (layout.root / "_config.yml").write_text("title: x\n")
     (layout.root / "LICENSE").write_text("x\n")
     contents = {
         "format": "jb-book",

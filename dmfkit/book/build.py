@@ -31,7 +31,6 @@ def build(
     recompute: bool = False,
     jobs: int | None = None,
     repository: str | None = None,
-    branch: str | None = None,
 ) -> None:
     """Execute the chapters and make the book.
 
@@ -47,8 +46,8 @@ def build(
         Pass `recompute=True` to the chapters that have this parameter, so that they ignore stored results.
     jobs
         How many chapters are executed at the same time; one for each processor core by default.
-    repository, branch
-        Where the sources are published, for the launch buttons of this build; by default what `_config.yml` says.
+    repository
+        Address at which the sources are published, for the launch buttons; by default what `_config.yml` says.
 
     Raises
     ------
@@ -63,12 +62,11 @@ def build(
         parameters = with_recompute(parameters, chapters)
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs = {jobs} is too small: give the number of chapters to run at a time, at least 1.")
-    published = choose_repository(layout.root, repository, branch)
+    published = choose_repository(layout.root, repository)
     if published is not None and strangers(chapters, published):
         print(
-            f"On Colab the chapters will ask for the package, since their first cells do not install it from "
-            f"{published.revision}: run `python -m dmfkit repository {published.url} --branch {published.branch}`, "
-            "commit and push.",
+            "On Colab the chapters will ask for the package, because their first cells do not install it from "
+            f"{published.revision}: run `python -m dmfkit repository {published.url}`, commit and push.",
             file=sys.stderr,
         )
     with _only_build_in(layout):

@@ -72,8 +72,13 @@ def choose_repository(root: Path, url: str | None = None, branch: str | None = N
         The folder with `_config.yml`.
     url, branch
         Replace the setting for once; ``None`` leaves it, and an empty `url` is no repository.
+
+    Raises
+    ------
+    InputError
+        If one of them cannot be used, or there is no `_config.yml`.
     """
-    setting = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8")).get("repository") or {}
+    setting = _settings(root).get("repository") or {}
     kept = {"url": "", "branch": DEFAULT_BRANCH, **setting}
     return parse_repository(kept["url"] if url is None else url, kept["branch"] if branch is None else branch)
 
@@ -120,8 +125,16 @@ def strangers(chapters: Sequence[Path], repository: Repository) -> list[Path]:
 
 def configuration(root: Path, repository: Repository | None) -> dict[str, Any]:
     """Return `_config.yml` for a build: with the launch buttons where there is a repository, without them elsewhere."""
-    settings: dict[str, Any] = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    settings = _settings(root)
     if repository is None:
         settings.pop("launch_buttons", None)
         return settings
     return settings | {"repository": {"url": repository.url, "branch": repository.branch}}
+
+
+def _settings(root: Path) -> dict[str, Any]:
+    file = root / "_config.yml"
+    if not file.is_file():
+        raise InputError(f"There is no {file}: run the command in the project's own folder, or name it with --root.")
+    settings: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return settings
