@@ -65,8 +65,8 @@ def build(
     published = choose_repository(layout.root, repository)
     if published is not None and strangers(chapters, published):
         print(
-            "On Colab the chapters will ask for the package, because their first cells do not install it from "
-            f"{published.revision}: run `python -m dmfkit repository {published.url}`, commit and push.",
+            f"The first cells of the chapters do not install the package from {published.revision}, so on Colab they "
+            f"will not start with it: run `python -m dmfkit repository {published.url}`, commit and push.",
             file=sys.stderr,
         )
     with _only_build_in(layout):
