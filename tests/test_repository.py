@@ -151,6 +151,7 @@ def test_what_a_chapter_needs_is_asked_for_without_upper_bounds():
 
 def test_every_package_and_the_stored_results_are_part_of_an_installed_copy():
     found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "dmfkit").rglob("__init__.py")}
+    # On failure, mend the list of packages in pyproject.toml.
     assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == sorted(found | {"dmfkit.results"})
 
 
