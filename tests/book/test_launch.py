@@ -13,7 +13,8 @@ from dmfkit.book.render import render
 from dmfkit.book.repository import Repository, choose_repository
 from dmfkit.book.stage import stage
 
-from .test_browser import Quiet, browser, settle, watch  # noqa: F401
+from .conftest import Quiet
+from .test_browser import settle, watch
 from .test_html import Page
 
 pytestmark = pytest.mark.book
@@ -61,7 +62,7 @@ def test_the_buttons_bring_no_script_that_starts_a_kernel(published):
     assert "thebe" not in page.lower()
 
 
-def test_opening_the_buttons_asks_no_other_host_and_both_can_be_reached(browser, published):  # noqa: F811
+def test_opening_the_buttons_asks_no_other_host_and_both_can_be_reached(browser, published):
     from axe_playwright_python.sync_playwright import Axe
 
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(published.html))) as server:
