@@ -53,7 +53,7 @@ def publish(
 @app.command("repository")
 def set_repository(
     url: Annotated[str, typer.Argument(help="Such as https://github.com/OWNER/NAME; '' for none.")],
-    branch: Annotated[str | None, typer.Option(help="What Colab and Binder open [default: unchanged].")] = None,
+    branch: Annotated[str | None, typer.Option(help="What Colab and Binder open; unchanged if not given.")] = None,
     root: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
 ) -> None:
     """Say where the sources are published: in _config.yml, and in the first code cell of every chapter."""
