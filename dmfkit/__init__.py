@@ -23,6 +23,7 @@ from dmfkit.file_task import FileTask
 from dmfkit.flow import Flow, gradient_flow, largest_stable_lr
 from dmfkit.frame_geometry import FrameGeometry, principal_sines
 from dmfkit.frame_record import FrameCoordinates
+from dmfkit.handed_over import hand_over
 from dmfkit.held_out import HeldOutError
 from dmfkit.initialisation import initialise
 from dmfkit.matrix_files import ObservedMatrix, read_matrix
@@ -117,6 +118,7 @@ __all__ = [
     "gradient_descent",
     "gradient_flow",
     "gradient_frames",
+    "hand_over",
     "hold_last",
     "initialise",
     "invariant_frames",

@@ -101,8 +101,8 @@ def _rows(text: str, name: str, separator: str) -> tuple[list[int], NDArray[np.o
             if rows and len(fields) != len(rows[0]):
                 raise InputError(
                     f"Line {reader.line_num} of {name} has another number of fields ({len(fields)}) than the first "
-                    f"row ({len(rows[0])}): every row must have the same number, separated by {_SEPARATORS[separator]}, with empty "
-                    "fields for missing entries."
+                    f"row ({len(rows[0])}): every row must have the same number, separated by "
+                    f"{_SEPARATORS[separator]}, with empty fields for missing entries."
                 )
             lines.append(reader.line_num)
             rows.append(fields)

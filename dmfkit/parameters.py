@@ -91,11 +91,21 @@ def paper_settings(chapter: str) -> dict[str, Any]:
     InputError
         If there is no such chapter.
     """
-    text = resources.files("dmfkit").joinpath("paper_settings.json").read_text(encoding="utf-8")
-    settings: dict[str, dict[str, Any]] = json.loads(text)
+    settings = _all_settings()
     if chapter not in settings:
         raise InputError(f"{chapter!r} is no chapter of the book: the chapters are {', '.join(settings)}.")
     return settings[chapter]
+
+
+def is_chapter(name: str) -> bool:
+    """Whether the book has a chapter of this name."""
+    return name in _all_settings()
+
+
+def _all_settings() -> dict[str, dict[str, Any]]:
+    text = resources.files("dmfkit").joinpath("paper_settings.json").read_text(encoding="utf-8")
+    settings: dict[str, dict[str, Any]] = json.loads(text)
+    return settings
 
 
 def read_parameters(namespace: Mapping[str, Any], chapter: str = "") -> Parameters:
@@ -123,9 +133,7 @@ def read_parameters(namespace: Mapping[str, Any], chapter: str = "") -> Paramete
     """
     own, injected = find_cells(namespace)
     paper = literals(own)
-    for name in assignments(injected):
-        if name not in paper and name not in PAPERMILL_NAMES:
-            raise InputError(f"{name} is not a parameter of this chapter: {_allowed(name, paper)}.")
+    check_names((name for name in assignments(injected) if name not in PAPERMILL_NAMES), paper)
     for name in paper:
         if name not in VOCABULARY:
             raise InputError(
@@ -142,6 +150,14 @@ def read_parameters(namespace: Mapping[str, Any], chapter: str = "") -> Paramete
     check_together(values)
     own_values = {name: check_value(name, value) for name, value in paper.items()}
     return Parameters(MappingProxyType(values), MappingProxyType(own_values))
+
+
+def check_names(given: Iterable[str], own: Iterable[str], chapter: str = "this chapter") -> None:
+    """Raise `InputError` for the first of the `given` names that is not one of a chapter's `own`."""
+    known = list(own)
+    for name in given:
+        if name not in known:
+            raise InputError(f"{name} is not a parameter of {chapter}: {_allowed(name, known)}.")
 
 
 def check_value(name: str, value: Any) -> Any:

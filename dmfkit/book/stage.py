@@ -16,6 +16,7 @@ from nbformat import NotebookNode
 from dmfkit.book.layout import Layout
 from dmfkit.book.partial import labels_of, title_of, without_absent
 from dmfkit.errors import InputError
+from dmfkit.handed_over import MIME_TYPE as RESULT
 from dmfkit.origin import MIME_TYPE as ORIGIN
 from dmfkit.verdict import MIME_TYPE as CLAIM
 
@@ -96,13 +97,15 @@ def as_page(notebook: NotebookNode, preset: str) -> NotebookNode:
     """Return an executed notebook as the page shows it.
 
     A note stands above the cell of parameters that papermill injected, if there is one; the machine-readable
-    outputs, which only the build reads and Jupyter Book would warn of, are gone.
+    outputs, which only the build and re-runs read and Jupyter Book would warn of, are gone.
     """
     page = copy.deepcopy(notebook)
     page.cells = []
     for cell in copy.deepcopy(notebook.cells):
         if "injected-parameters" in cell.metadata.get("tags", []):
             page.cells.append(nbformat.v4.new_markdown_cell(_INJECTED_NOTE % preset, id="injected-note"))
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if RESULT not in output.get("data", {})]
         for output in cell.get("outputs", []):
             for mime_type in (CLAIM, ORIGIN):
                 output.get("data", {}).pop(mime_type, None)
