@@ -46,7 +46,7 @@ def parse_npy(content: bytes, name: str) -> tuple[NDArray[np.float64], tuple[str
         )
     if dtype.kind not in "iuf":
         raise InputError(f"{name} holds {dtype}: save it as integers or as real floating point numbers.")
-    if len(shape) != 2:
+    if len(shape) != 2 or min(shape) < 0:
         raise InputError(f"{name} holds an array of shape {shape}: save a matrix, that is, an array of two dimensions.")
     # Before anything of that size is set aside.
     expected, there = math.prod(shape) * dtype.itemsize, len(content) - stream.tell()

@@ -7,6 +7,7 @@ result's notes, and what could be read in two ways is refused.
 from __future__ import annotations
 
 import hashlib
+import html
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,7 +38,7 @@ LARGEST_ENTRY, SMALLEST_ENTRY = 1e100, 1e-100
 NAMED = 8
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ObservedMatrix:
     """A matrix of which some entries are known, as a file holds it; the arrays are read-only.
 
@@ -67,6 +68,12 @@ class ObservedMatrix:
         counts = f"{known:,} of its {all_entries:,} entries known, {all_entries - known:,} missing"
         first = f"{self.name}: a {size} matrix, {counts}."
         return " ".join([first, *self.notes])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        # Names come from the file and could be anything.
+        return f"<p>{html.escape(str(self))}</p>"
 
 
 def read_matrix(path: str | Path) -> ObservedMatrix:
