@@ -86,7 +86,7 @@ def make_plan(notebook: Path, chosen: ParameterSets, preset: Mapping[str, Any]) 
         injected = {**base, **values}
         content = {"numerics": NUMERICS, "sources": sources, "values": injected, "files": files}
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        words = re.sub(r"[^\w.+-]+", "-", label(values)).strip("-")[:60]
+        words = re.sub(r"[^\w.+-]+", "-", label(dict(sorted(values.items())))).strip("-")[:60]
         runs.append(PlannedRun(values, injected, f"{words}-{key[:12]}"))
     names = [run.name for run in runs]
     for number, name in enumerate(names, start=1):

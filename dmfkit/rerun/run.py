@@ -97,6 +97,7 @@ def _execute(output: Path, plan: Plan, at_once: int, executor: Executor) -> dict
                 one.job.target.replace(output / folder / one.job.target.name)
             if not one.failure:
                 (output / "failed" / one.job.target.name).unlink(missing_ok=True)
+    shutil.rmtree(output / "running", ignore_errors=True)
     # In the order of the sets, whatever the order in which they ended.
     return {run.name: failures[run.name] for run in plan.runs if run.name in failures}
 
