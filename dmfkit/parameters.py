@@ -115,8 +115,8 @@ def read_parameters(namespace: Mapping[str, Any], chapter: str = "") -> Paramete
     ----------
     namespace : mapping
         The notebook's `globals()`. IPython's list `In` in it has the source of every cell run so far:
-        the parameters cell, which starts with the comment ``# The paper's own settings``, and the cell
-        that papermill injects after it.
+        the parameters cell, which starts with the comment ``# The paper's own settings`` (``# The chapter's own
+        settings`` where there is no paper), and the cell that papermill injects after it.
     chapter : str
         Name of the chapter, whose own settings the package knows. Without it the parameters cell is taken at its word.
 

@@ -24,7 +24,7 @@ from dmfkit.verdict import MIME_TYPE as CLAIM
 _PLACEHOLDER = re.compile(r"^% generated: (?P<name>[a-z-]+)$", re.MULTILINE)
 
 _INJECTED_NOTE = (
-    "```{note}\nThis build ran the chapter with other parameters than the papers' own, the preset *%s*. "
+    "```{note}\nThis build ran the chapter with other parameters than its own, the preset *%s*. "
     "The next cell holds them; it replaces values of the cell above.\n```"
 )
 
