@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dmfkit.errors import InputError
-from dmfkit.parameter_cells import assignments, brief, find_cells, literals, read_text
+from dmfkit.parameter_cells import PARAMETERS_CELL, assignments, brief, find_cells, literals, read_text
 from dmfkit.parameter_pairs import check_together
 from dmfkit.vocabulary import TECHNICAL, VOCABULARY
 
@@ -37,10 +37,13 @@ class Parameters:
         What the chapter runs with.
     paper : mapping of str to value
         What its parameters cell says: the paper's own settings.
+    has_paper : bool
+        Whether there is a paper, or all settings are the chapter's own.
     """
 
     values: Mapping[str, Any]
     paper: Mapping[str, Any]
+    has_paper: bool = True
 
     @property
     def changed(self) -> Mapping[str, Any]:
@@ -74,9 +77,10 @@ class Parameters:
             if differing
             else f"All {len(rows)} parameters have"
         )
+        whose = ": the paper's, and ours where it gives none." if self.has_paper else "."
         # Focusable, because on a phone the table can be wider than the page and has to be scrolled.
         return (
-            f"<details><summary>{said} the chapter's own values: the paper's, and ours where it gives none.</summary>"
+            f"<details><summary>{said} the chapter's own values{whose}</summary>"
             '<div role="region" aria-label="Parameters of this chapter" tabindex="0"'
             f' style="overflow-x: auto"><table><thead><tr>{head}</tr></thead>'
             f"<tbody>{''.join(rows)}</tbody></table></div></details>"
@@ -149,7 +153,8 @@ def read_parameters(namespace: Mapping[str, Any], chapter: str = "") -> Paramete
     values = {name: check_value(name, namespace[name]) for name in paper}
     check_together(values)
     own_values = {name: check_value(name, value) for name, value in paper.items()}
-    return Parameters(MappingProxyType(values), MappingProxyType(own_values))
+    has_paper = own.strip().startswith(PARAMETERS_CELL)
+    return Parameters(MappingProxyType(values), MappingProxyType(own_values), has_paper)
 
 
 def check_names(given: Iterable[str], own: Iterable[str], chapter: str = "this chapter") -> None:
