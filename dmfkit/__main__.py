@@ -1,4 +1,4 @@
-"""The command line: builds the book, computes its stored results anew, cleans notebooks."""
+"""The command line: builds the book, computes its stored results anew, re-runs chapters, cleans notebooks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import typer
 from dmfkit.book import Layout
 from dmfkit.book import build as build_book
 from dmfkit.book.errors import BuildError
+from dmfkit.book.presets import PAPER
 from dmfkit.book.publish import publish_results
 from dmfkit.book.readme import FIGURE, draw_readme_figure
 from dmfkit.book.repository import write_repository
 from dmfkit.book.strip import strip_file
 from dmfkit.errors import InputError
+from dmfkit.rerun import rerun
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -62,6 +64,26 @@ def set_repository(
         typer.echo(f"{path.relative_to(layout.root)}: written")
 
 
+@app.command("rerun")
+def rerun_sets(
+    notebook: Annotated[Path, typer.Argument(help="The notebook, such as notebooks/06_one_measurement.ipynb.")],
+    sets: Annotated[Path, typer.Argument(help="YAML: a list of parameter sets, or the values of each parameter.")],
+    output: Annotated[Path, typer.Option(help="Folder for the executed notebooks and for results.nc.")],
+    preset: Annotated[
+        str, typer.Option(help="Values where a set has none: 'paper', or a preset such as 'quick'.")
+    ] = PAPER,
+    jobs: Annotated[int | None, typer.Option(help="Notebooks executed at a time [default: one per core].")] = None,
+    root: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
+) -> None:
+    """Execute a notebook with many parameter sets, and put the results side by side."""
+    layout = Layout(root.resolve(), output.resolve())
+    try:
+        typer.echo(f"The results are in {rerun(layout, notebook, sets, preset=preset, jobs=jobs)}")
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. What was finished is kept: the same command goes on from there.", err=True)
+        raise typer.Exit(130) from None
+
+
 @app.command()
 def strip(notebooks: Annotated[list[Path], typer.Argument(help="Notebook files, changed in place.")]) -> None:
     """Clear outputs, execution counts and widget state from notebooks."""
@@ -84,7 +106,7 @@ def main() -> None:
     except InputError as error:
         sys.exit(_say(str(error), 2))
     except BuildError as error:
-        sys.exit(_say(f"The book was not built.\n{error}", 1))
+        sys.exit(_say(f"{error.heading}\n{error}", 1))
 
 
 def _say(text: str, code: int) -> int:

@@ -14,6 +14,7 @@ import tomllib
 from nbformat import v4
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from setuptools import find_packages
 
 from dmfkit.book import Layout
 from dmfkit.book.first_cell import CELL, first_cell
@@ -177,3 +178,8 @@ def test_every_chapter_starts_without_a_checkout_and_finds_the_stored_results(py
     # Nothing but the package was installed, so nothing that was there has been replaced.
     assert {path.name.partition("-")[0] for path in installed.iterdir()} == {"dmfkit", "libraries.pth"}
     assert list(elsewhere.iterdir()) == []
+
+
+def test_every_package_of_the_project_is_installed():
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"])
+    assert listed == {*find_packages(ROOT, include=["dmfkit*"]), "dmfkit.results"}

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 from dmfkit.book import collect, pages
 from dmfkit.book.corrections import differences, errata
 from dmfkit.book.errors import BuildError
 from dmfkit.book.execute import execute
 from dmfkit.book.layout import Layout, find_chapters
+from dmfkit.book.lock import only_one_in
 from dmfkit.book.order import longest_first
 from dmfkit.book.presets import PAPER, read_preset, with_recompute
 from dmfkit.book.render import render
@@ -69,7 +67,7 @@ def build(
             f"will not start with it: run `python -m dmfkit repository {published.url}`, commit and push.",
             file=sys.stderr,
         )
-    with _only_build_in(layout):
+    with only_one_in(layout.output, "build"):
         queue = longest_first(layout, chapters) if recompute else chapters
         failures = execute(layout, queue, parameters, min(jobs or os.cpu_count() or 1, len(chapters)))
         if failures:
@@ -98,17 +96,3 @@ def _make_pages(layout: Layout, chapters: Sequence[str], preset: str, repository
         (figures / "cover.png").write_bytes(picture.png)
     render(layout)
     collect.write_claims(layout.output / "claims.json", claims)
-
-
-@contextmanager
-def _only_build_in(layout: Layout) -> Iterator[Any]:
-    """Hold a lock on the output folder; the operating system releases it even after a kill."""
-    layout.output.mkdir(parents=True, exist_ok=True)
-    with (layout.output / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"Another build writes to {layout.output}: wait for it, or name another folder by --output."
-            ) from None
-        yield

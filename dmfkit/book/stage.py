@@ -19,6 +19,7 @@ from dmfkit.book.layout import Layout
 from dmfkit.book.partial import labels_of, title_of, without_absent
 from dmfkit.book.repository import Repository, configuration
 from dmfkit.errors import InputError
+from dmfkit.handed_over import MIME_TYPE as RESULT
 from dmfkit.origin import MIME_TYPE as ORIGIN
 from dmfkit.verdict import MIME_TYPE as CLAIM
 
@@ -26,7 +27,7 @@ from dmfkit.verdict import MIME_TYPE as CLAIM
 _PLACEHOLDER = re.compile(r"^% generated: (?P<name>[a-z-]+)$", re.MULTILINE)
 
 _INJECTED_NOTE = (
-    "```{note}\nThis build ran the chapter with other parameters than the papers' own, the preset *%s*. "
+    "```{note}\nThis build ran the chapter with other parameters than its own, the preset *%s*. "
     "The next cell holds them; it replaces values of the cell above.\n```"
 )
 
@@ -110,7 +111,7 @@ def as_page(notebook: NotebookNode, preset: str) -> NotebookNode:
     """Return an executed notebook as the page shows it.
 
     A note stands above the cell of parameters that papermill injected, if there is one; the machine-readable
-    outputs, which only the build reads and Jupyter Book would warn of, are gone. Each explorable stands
+    outputs, which only the build and re-runs read and Jupyter Book would warn of, are gone. Each explorable stands
     beside its picture.
     """
     page = copy.deepcopy(notebook)
@@ -118,6 +119,8 @@ def as_page(notebook: NotebookNode, preset: str) -> NotebookNode:
     for cell in copy.deepcopy(notebook.cells):
         if "injected-parameters" in cell.metadata.get("tags", []):
             page.cells.append(nbformat.v4.new_markdown_cell(_INJECTED_NOTE % preset, id="injected-note"))
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if RESULT not in output.get("data", {})]
         for output in cell.get("outputs", []):
             for mime_type in (CLAIM, ORIGIN):
                 output.get("data", {}).pop(mime_type, None)
