@@ -39,11 +39,11 @@ def commit() -> str:
         return "unknown"
 
 
-def run_provenance(device: torch.device) -> dict[str, str]:
-    """Attributes of a result: device, package versions and commit."""
+def run_provenance(device: str) -> dict[str, str]:
+    """Attributes of a result: the device's name, package versions and commit."""
     versions = {name: metadata.version(name) for name in PACKAGES}
     return {
-        "device": device_name(device),
+        "device": device,
         "versions": json.dumps({"python": platform.python_version(), **versions}),
         "commit": commit(),
     }
