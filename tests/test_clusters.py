@@ -6,6 +6,7 @@ Workers, clients and signals are real; every wait is bounded.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -253,6 +254,22 @@ def test_every_part_of_the_software_counts(name):
         check_software(software(), {**software(), name: "other"}, "worker")
     with pytest.raises(InputError, match="No module named"):
         check_software(software(), ModuleNotFoundError("No module named 'dmfkit'"), "worker")
+
+
+def test_the_recipe_for_one_machine_works_as_it_stands(tmp_path):
+    page = (Path(__file__).parents[1] / "book" / "scale_out.md").read_text(encoding="utf-8")
+    code = re.search(r"^% tested: local\n\n```python\n(.*?)```", page, re.DOTALL | re.MULTILINE)[1]
+    smaller = code.replace("d=50, rank=3, n_observed=900", "d=12, rank=1, n_observed=90")
+    assert smaller != code
+    (tmp_path / "recipe.py").write_text(smaller)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "recipe.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Dask, 2 workers on this machine on CPU (1 thread, " in done.stdout
+    assert [path.name.rpartition("-")[0] for path in (tmp_path / "results").glob("*.nc")] == ["my-sweep"]
 
 
 def test_a_cluster_without_workers_is_given_up():
