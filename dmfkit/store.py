@@ -51,7 +51,8 @@ def content_hash(dataset: xr.Dataset) -> str:
         variable = dataset.variables[name]
         values = np.ascontiguousarray(variable.values)
         if values.dtype.kind in "OUS":
-            values = np.array([str(item) for item in values.ravel()], dtype="U").astype("S64")
+            texts = [str(item).encode() for item in values.ravel()]
+            values = np.array(texts, dtype=f"S{max([64, *map(len, texts)])}")
         digest.update(f"{name}{variable.dims}{variable.shape}{values.dtype}".encode())
         digest.update(values.tobytes())
     return digest.hexdigest()

@@ -27,6 +27,7 @@ from dmfkit.executors import Executor
 from dmfkit.factorization import Factorization
 from dmfkit.flow import Flow, gradient_flow
 from dmfkit.grids import LatestProblem, check_grid, choose_device, grid_points
+from dmfkit.held_out import HeldOutCompletion
 from dmfkit.problems import Problem
 from dmfkit.progress import Progress
 from dmfkit.provenance import device_name, run_provenance
@@ -135,9 +136,9 @@ def sweep(
     xarray.Dataset
         Dimensions are the swept names. Holds, for the end of every run, ``status`` (see `Status`), ``n_steps``,
         ``n_evaluations``, ``flow_time``, ``stable_lr``, ``initial_norm`` (``||W(0)||_F``), ``final_mean_square``,
-        ``final_singular_value``, ``final_effective_rank``, ``final_nuclear_norm`` and, where the truth is known,
-        ``final_relative_error``; and whatever was recorded, with a further dimension ``step`` or ``time``. Attributes
-        say what made it.
+        ``final_singular_value``, ``final_effective_rank``, ``final_nuclear_norm``, where the truth is known
+        ``final_relative_error``, and where entries are held out ``final_held_out_rmse``; and whatever was recorded,
+        with a further dimension ``step`` or ``time``. Attributes say what made it.
 
     Raises
     ------
@@ -282,6 +283,8 @@ def _dataset(plan: Sweep, problem: Problem, initial: Factorization, result: Resu
     }
     if truth is not None:
         variables["final_relative_error"] = ((), spectra.relative_error(end_to_end, truth))
+    if isinstance(problem, HeldOutCompletion):
+        variables["final_held_out_rmse"] = ((), problem.held_out_rmse(end_to_end))
     extra = {name: dims for recorder in plan.record for name, dims in recorder.dims.items()}
     for name, value in result.records.items():
         variables[name] = ((plan.moment, *extra[name]), value)
