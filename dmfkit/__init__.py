@@ -4,6 +4,7 @@ The book's chapters use what is listed here; everything else is machinery.
 """
 
 from dmfkit.claims import Difference, Erratum, claim, not_testable
+from dmfkit.clusters import cluster
 from dmfkit.compression import (
     InvariantFrames,
     completed_frames,
@@ -105,6 +106,7 @@ __all__ = [
     "TargetCoordinates",
     "UnobservedError",
     "claim",
+    "cluster",
     "compare_paths",
     "completed_frames",
     "compress",

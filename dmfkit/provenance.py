@@ -44,10 +44,10 @@ def versions() -> str:
     return json.dumps({"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES})
 
 
-def run_provenance(device: torch.device) -> dict[str, str]:
-    """Attributes of a result: device, package versions and commit."""
+def run_provenance(device: str) -> dict[str, str]:
+    """Attributes of a result: the device's name, package versions and commit."""
     return {
-        "device": device_name(device),
+        "device": device,
         "versions": versions(),
         "commit": commit(),
     }
