@@ -52,16 +52,18 @@ def draw(traces: Sequence[Trace], truth: np.ndarray) -> Figure:
     truth : array
         Singular values of the matrix to be found, greatest first.
     """
-    figure = Figure(figsize=(WIDTH * 1.35, 3.2), layout="constrained")
-    fall, spectrum = figure.subplots(1, 2)
+    figure = Figure(figsize=(WIDTH, 6.0), layout="constrained")
+    fall, spectrum = figure.subplots(2, 1)
     looks = [("the run before", "0.6", "0.75"), ("training", "C0", "C1")][-len(traces) :]
     for trace, (name, dark, light) in zip(traces, looks, strict=True):
         fall.plot(trace.evaluations, trace.training, color=dark, label=name)
         fall.plot(trace.evaluations, trace.error, color=light, ls="--", label="error" if dark == "C0" else None)
-        spectrum.plot(np.arange(1, len(trace.values) + 1), trace.values, "o", color=dark)
-    spectrum.plot(np.arange(1, len(truth) + 1), truth, "_", color="black", ms=14, label="truth")
-    fall.set(yscale="log", xlabel="gradients evaluated", title="mean square and relative error")
-    spectrum.set(xlabel="number", title="singular values")
+        spectrum.plot(
+            np.arange(1, len(trace.values) + 1), trace.values, "o", color=dark, label="found" if dark == "C0" else None
+        )
+    spectrum.plot(np.arange(1, len(truth) + 1), truth, "_", color="black", ms=18, label="truth")
+    fall.set(yscale="log", xlabel="gradients evaluated", ylabel="mean square, error")
+    spectrum.set(xlabel="number", ylabel="singular value", xticks=range(1, SHOWN_VALUES + 1))
     for ax in (fall, spectrum):
-        ax.legend(fontsize=9)
+        ax.legend()
     return figure
