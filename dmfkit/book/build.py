@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from dmfkit.book import collect, pages
+import nbformat
+
+from dmfkit.book import collect, covers
+from dmfkit.book.concordance import concordance_tables
 from dmfkit.book.corrections import differences, errata
 from dmfkit.book.errors import BuildError
 from dmfkit.book.execute import execute
 from dmfkit.book.layout import Layout, find_chapters
 from dmfkit.book.order import longest_first
+from dmfkit.book.pages import execution_record
+from dmfkit.book.partial import labels_of
 from dmfkit.book.presets import PAPER, read_preset, with_recompute
 from dmfkit.book.render import render
 from dmfkit.book.scoreboard import scoreboard
@@ -69,22 +75,22 @@ def build(
 def _make_pages(layout: Layout, chapters: Sequence[str], preset: str) -> None:
     executed = [layout.executed_notebook(chapter) for chapter in chapters]
     claims = collect.collect_claims(executed, preset)
-    picture = collect.find_cover(executed)
+    places = {label: path.stem for path in executed for label in labels_of(nbformat.read(path, as_version=4))}
+    pictures = layout.output / "pictures"
+    shutil.rmtree(pictures, ignore_errors=True)
     generated = {
-        "cover": pages.cover(picture),
-        "chapters": pages.chapter_list(executed),
+        "frontispiece": covers.write_frontispiece(executed, pictures / "figures"),
+        "cards": covers.write_cards(executed, pictures / "_static"),
+        "concordance": concordance_tables(places),
         "scoreboard": scoreboard(claims),
         "errata": errata(claims),
         "differences": differences(claims),
-        "execution": pages.execution_record(executed, preset),
+        "execution": execution_record(executed, preset),
     }
     # Rendering has no steps to count; a line says what the wait is for.
     print("rendering the pages", file=sys.stderr)
     stage(layout, chapters, preset, generated)
-    if picture is not None:
-        figures = layout.stage / "book" / "figures"
-        figures.mkdir(exist_ok=True)
-        (figures / "cover.png").write_bytes(picture.png)
+    shutil.copytree(pictures, layout.stage / "book", dirs_exist_ok=True)
     render(layout)
     collect.write_claims(layout.output / "claims.json", claims)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-_LABEL = re.compile(r"^:label: *(\S+)|^\((\S+)\)=|^`{3,}\{(?:exercise|solution)[^\n]*\n:label: *(\S+)", re.MULTILINE)
+_LABEL = re.compile(r"^:label: *(\S+)|^\((\S+)\)=|\$\$ \((\S+)\)$", re.MULTILINE)
 _ROLE = re.compile(r"\{(?:prf:ref|numref|eq|ref)\}`(?:[^`<]*<)?([^`<>]+)>?`")
 _LINK = re.compile(r"\[([^\]]*)\]\((?:\.\./notebooks/)?(\d\d_\w+)(?:\.ipynb|\.md)?(?:#[^)]*)?\)")
 
