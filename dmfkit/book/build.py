@@ -24,7 +24,7 @@ from dmfkit.book.partial import labels_of
 from dmfkit.book.presets import PAPER, read_preset, with_recompute
 from dmfkit.book.render import render
 from dmfkit.book.scoreboard import scoreboard
-from dmfkit.book.stage import stage
+from dmfkit.book.stage import parts_of, stage
 from dmfkit.errors import InputError
 
 
@@ -78,9 +78,10 @@ def _make_pages(layout: Layout, chapters: Sequence[str], preset: str) -> None:
     places = {label: path.stem for path in executed for label in labels_of(nbformat.read(path, as_version=4))}
     pictures = layout.output / "pictures"
     shutil.rmtree(pictures, ignore_errors=True)
+    pictures.mkdir()
     generated = {
-        "frontispiece": covers.write_frontispiece(executed, pictures / "figures"),
-        "cards": covers.write_cards(executed, pictures / "_static"),
+        "frontispiece": covers.write_frontispiece(executed, pictures),
+        "cards": covers.write_cards(parts_of(layout, chapters), pictures),
         "concordance": concordance_tables(places),
         "scoreboard": scoreboard(claims),
         "errata": errata(claims),
@@ -90,7 +91,7 @@ def _make_pages(layout: Layout, chapters: Sequence[str], preset: str) -> None:
     # Rendering has no steps to count; a line says what the wait is for.
     print("rendering the pages", file=sys.stderr)
     stage(layout, chapters, preset, generated)
-    shutil.copytree(pictures, layout.stage / "book", dirs_exist_ok=True)
+    shutil.copytree(pictures, layout.stage / "book" / "_static" / "pictures")
     render(layout)
     collect.write_claims(layout.output / "claims.json", claims)
 

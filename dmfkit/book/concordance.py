@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -58,12 +58,6 @@ def concordance_tables(places: Mapping[str, str]) -> str:
                     rows.append(f"| {name} | {_reference(label)} | [](../notebooks/{places[label]}) |")
         parts.append("\n".join(rows))
     return "\n\n".join(parts)
-
-
-def unplaced(places: Set[str]) -> list[str]:
-    """Return the labels of the concordances that no chapter defines."""
-    every = {label for one in concordances() for numbers in one.labels.values() for label in numbers.values()}
-    return sorted(every - places)
 
 
 def _grouped(numbers: Mapping[int, str]) -> dict[str, list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -56,45 +56,54 @@ def find_cover(notebook: Path, tag: str) -> Cover | None:
     return Cover(base64.b64decode(pictures[0]), " ".join(alt.split()), tagged[0].metadata.get("card", ""))
 
 
-def thumbnail(png: bytes) -> tuple[bytes, int, int]:
-    """Return a picture shrunk to a card, as WebP, with its width and height."""
+def thumbnail(png: bytes) -> tuple[bytes, tuple[int, int]]:
+    """Return a picture shrunk to a card, as WebP, and its width and height."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     picture.thumbnail(CARD_SIZE, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, format="WEBP", quality=80, method=6)
-    return buffer.getvalue(), picture.width, picture.height
+    return buffer.getvalue(), picture.size
 
 
-def write_frontispiece(notebooks: Sequence[Path], figures: Path) -> str:
-    """Write the first page's large picture into a folder and return its text; nothing where no chapter has one."""
-    found = [(path, cover) for path in notebooks if (cover := find_cover(path, "frontispiece")) is not None]
-    if not found:
-        return ""
-    path, cover = found[0]
-    figures.mkdir(parents=True, exist_ok=True)
-    (figures / "frontispiece.png").write_bytes(cover.png)
-    return (
-        f"```{{figure}} figures/frontispiece.png\n:alt: {cover.alt}\n:figclass: dmfkit-frontispiece\n"
-        f":target: ../notebooks/{path.stem}.html\n\n{cover.sentence}\n```"
-    )
-
-
-def write_cards(notebooks: Sequence[Path], static: Path) -> str:
-    """Write the small pictures of the chapters into a folder of static files and return the grid of their cards."""
-    cards = []
-    folder = static / "cards"
-    folder.mkdir(parents=True, exist_ok=True)
+def write_frontispiece(notebooks: Sequence[Path], pictures: Path) -> str:
+    """Write the first page's large picture into a folder and return its markup; nothing where no chapter has one."""
     for path in notebooks:
-        cover, image = find_cover(path, "cover"), ""
+        cover = find_cover(path, "frontispiece")
         if cover is not None:
-            data, width, height = thumbnail(cover.png)
-            (folder / f"{path.stem}.webp").write_bytes(data)
-            image = (
-                f'<img src="../_static/cards/{path.stem}.webp" alt="{escape(cover.alt)}" '
-                f'width="{width}" height="{height}" loading="lazy" decoding="async">'
-            )
-        sentence = f"<p>{escape(cover.sentence)}</p>" if cover is not None else ""
-        number = path.stem.split("_")[0].lstrip("0")
-        link = f'<a href="../notebooks/{path.stem}.html">{escape(title_of(path))}</a>'
-        cards.append(f'<li>{image}<p class="dmfkit-card-title">{number}. {link}</p>{sentence}</li>')
-    return '<ul class="dmfkit-cards">\n' + "\n".join(cards) + "\n</ul>"
+            (pictures / "frontispiece.png").write_bytes(cover.png)
+            image = _image("frontispiece.png", cover.alt, Image.open(io.BytesIO(cover.png)).size)
+            number, link = _number(path), _link(path)
+            caption = f"<figcaption>{escape(cover.sentence)} Chapter {number}: {link}.</figcaption>"
+            return f'<figure class="dmfkit-frontispiece">{image}{caption}</figure>'
+    return ""
+
+
+def write_cards(parts: Mapping[str, Sequence[Path]], pictures: Path) -> str:
+    """Write the small pictures of the chapters into a folder and return a grid of cards for each part of the book."""
+    texts = []
+    for caption, notebooks in parts.items():
+        cards = []
+        for path in notebooks:
+            cover, image, sentence = find_cover(path, "cover"), "", ""
+            if cover is not None:
+                data, size = thumbnail(cover.png)
+                (pictures / f"{path.stem}.webp").write_bytes(data)
+                image = _image(f"{path.stem}.webp", cover.alt, size, 'loading="lazy" decoding="async"')
+                sentence = f"<p>{escape(cover.sentence)}</p>"
+            cards.append(f'<li>{image}<p class="dmfkit-card-title">{_number(path)}. {_link(path)}</p>{sentence}</li>')
+        if cards:
+            texts.append(f"### {caption}\n\n" + '<ul class="dmfkit-cards">\n' + "\n".join(cards) + "\n</ul>")
+    return "\n\n".join(texts)
+
+
+def _number(notebook: Path) -> str:
+    return notebook.stem.split("_")[0].lstrip("0")
+
+
+def _link(notebook: Path) -> str:
+    return f'<a href="../notebooks/{notebook.stem}.html">{escape(title_of(notebook))}</a>'
+
+
+def _image(name: str, alt: str, size: tuple[int, int], more: str = "") -> str:
+    width, height = size
+    return f'<img src="../_static/pictures/{name}" alt="{escape(alt)}" width="{width}" height="{height}" {more}>'

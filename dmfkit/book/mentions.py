@@ -11,7 +11,7 @@ from dmfkit.book.concordance import labels_for
 from dmfkit.book.text_links import link_in_text, stands_in
 
 _WORDS = "Theorem|Lemma|Proposition|Corollary|Conjecture|Figure|Equation|Eq"
-_NUMBER = r"\(?\d+\)?"
+_NUMBER = r"(?:\(\d+\)|\d+)"
 # A number with a dot is the book's own, and the book's references are links already.
 MENTION = re.compile(
     rf"\b(?:(?P<word>{_WORDS})(?:\s+{_NUMBER}|s\s+{_NUMBER}(?:(?:,|,?\s+and|\s+to)\s+{_NUMBER})*)"
@@ -48,8 +48,8 @@ def link_mentions(app: Sphinx, doctree: nodes.document, page: str) -> None:
 
 def find(app: Sphinx, label: str) -> tuple[str, str] | None:
     """Return the page and the id of a statement, an equation, a figure or a place in the text."""
-    if label in getattr(app.env, "proof_list", {}):
-        return app.env.proof_list[label]["docname"], label
+    if (statement := getattr(app.env, "proof_list", {}).get(label)) is not None:
+        return statement["docname"], label
     if label in (equations := app.env.get_domain("math").equations):  # type: ignore[attr-defined]
         return equations[label][0], f"equation-{label}"
     return app.env.get_domain("std").anonlabels.get(label)  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ import yaml
 from nbformat import NotebookNode
 
 from dmfkit.book.layout import Layout
-from dmfkit.book.partial import labels_of, title_of, without_absent
+from dmfkit.book.partial import labels_of, text_without_absent, title_of, without_absent
 from dmfkit.errors import InputError
 from dmfkit.origin import MIME_TYPE as ORIGIN
 from dmfkit.verdict import MIME_TYPE as CLAIM
@@ -51,17 +51,17 @@ def stage(layout: Layout, chapters: Sequence[str], preset: str, generated: Mappi
     shutil.copytree(layout.root / "book", layout.stage / "book")
     for name in ("_config.yml", "LICENSE"):
         shutil.copy(layout.root / name, layout.stage)
-    contents = yaml.safe_load((layout.root / "_toc.yml").read_text(encoding="utf-8"))
-    _write_yaml(layout.stage / "_toc.yml", reduce_contents(contents, chapters))
-    for text in (layout.stage / "book").glob("*.md"):
-        text.write_text(fill(text.read_text(encoding="utf-8"), generated, text.name), encoding="utf-8")
+    _write_yaml(layout.stage / "_toc.yml", reduce_contents(_contents(layout), chapters))
     (layout.stage / "notebooks").mkdir()
     executed = {chapter: nbformat.read(layout.executed_notebook(chapter), as_version=4) for chapter in chapters}
     absent = {path.stem: title_of(path) for path in layout.notebooks.glob("*.ipynb") if path.stem not in executed}
     labels = set().union(*map(labels_of, executed.values()))
+    for page in (layout.stage / "book").glob("*.md"):
+        text = fill(page.read_text(encoding="utf-8"), generated, page.name)
+        page.write_text(text_without_absent(text, absent, labels) if absent else text, encoding="utf-8")
     for chapter, notebook in executed.items():
-        page = as_page(without_absent(notebook, absent, labels) if absent else notebook, preset)
-        nbformat.write(page, layout.stage / "notebooks" / f"{chapter}.ipynb")
+        shown = as_page(without_absent(notebook, absent, labels) if absent else notebook, preset)
+        nbformat.write(shown, layout.stage / "notebooks" / f"{chapter}.ipynb")
 
 
 def fill(text: str, generated: Mapping[str, str], page: str) -> str:
@@ -92,6 +92,16 @@ def reduce_contents(contents: Mapping[str, Any], chapters: Sequence[str]) -> dic
     return {**contents, "parts": parts}
 
 
+def parts_of(layout: Layout, chapters: Sequence[str]) -> dict[str, list[Path]]:
+    """Return the executed notebooks of a build under the captions of the parts that they belong to."""
+    parts = reduce_contents(_contents(layout), chapters)["parts"]
+    names = {part["caption"]: [Path(entry["file"]) for entry in part["chapters"]] for part in parts}
+    return {
+        caption: [layout.executed_notebook(file.name) for file in files if file.parent.name == "notebooks"]
+        for caption, files in names.items()
+    }
+
+
 def as_page(notebook: NotebookNode, preset: str) -> NotebookNode:
     """Return an executed notebook as the page shows it.
 
@@ -108,6 +118,10 @@ def as_page(notebook: NotebookNode, preset: str) -> NotebookNode:
                 output.get("data", {}).pop(mime_type, None)
         page.cells.append(cell)
     return page
+
+
+def _contents(layout: Layout) -> dict[str, Any]:
+    return yaml.safe_load((layout.root / "_toc.yml").read_text(encoding="utf-8"))
 
 
 def _write_yaml(file: Path, content: Mapping[str, Any]) -> None:
