@@ -13,6 +13,7 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
+from dmfkit.book.explorables import with_pictures, with_steady_models
 from dmfkit.book.layout import Layout
 from dmfkit.book.partial import labels_of, text_without_absent, title_of, without_absent
 from dmfkit.errors import InputError
@@ -106,7 +107,8 @@ def as_page(notebook: NotebookNode, preset: str) -> NotebookNode:
     """Return an executed notebook as the page shows it.
 
     A note stands above the cell of parameters that papermill injected, if there is one; the machine-readable
-    outputs, which only the build reads and Jupyter Book would warn of, are gone.
+    outputs, which only the build reads and Jupyter Book would warn of, are gone. Each explorable stands
+    beside its picture.
     """
     page = copy.deepcopy(notebook)
     page.cells = []
@@ -117,7 +119,7 @@ def as_page(notebook: NotebookNode, preset: str) -> NotebookNode:
             for mime_type in (CLAIM, ORIGIN):
                 output.get("data", {}).pop(mime_type, None)
         page.cells.append(cell)
-    return page
+    return with_pictures(with_steady_models(page))
 
 
 def _contents(layout: Layout) -> dict[str, Any]:
