@@ -2,6 +2,7 @@
 
 from dmfkit.explorables.explorable import BUDGET, Explorable
 from dmfkit.explorables.gap import DepthGap
+from dmfkit.explorables.race import DepthRace
 from dmfkit.explorables.schatten import SchattenCorner
 
-__all__ = ["BUDGET", "DepthGap", "Explorable", "SchattenCorner"]
+__all__ = ["BUDGET", "DepthGap", "DepthRace", "Explorable", "SchattenCorner"]

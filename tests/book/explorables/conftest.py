@@ -103,3 +103,26 @@ def open_explorable(browser, layout):
     for context, explorable in opened:
         context.close()
         assert explorable.problems == []
+
+
+@pytest.fixture
+def open_alone(browser):
+    """Return a function that shows an explorable on a page of its own, with some of its settings replaced."""
+    page = browser.new_page()
+
+    def show(explorable, name, **replaced):
+        settings = {**explorable.content["settings"], **replaced}
+        arrays = {key: {**item, "data": list(item["data"])} for key, item in explorable.content["arrays"].items()}
+        page.evaluate(
+            """async ([code, settings, arrays]) => {
+                for (const item of Object.values(arrays)) item.data = new DataView(Uint8Array.from(item.data).buffer);
+                const address = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+                const { default: widget } = await import(address);
+                widget.render({ model: { get: () => ({ settings, arrays }) }, el: document.body });
+            }""",
+            [explorable._esm, settings, arrays],
+        )
+        return Shown(page, name)
+
+    yield show
+    page.close()
