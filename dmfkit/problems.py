@@ -294,7 +294,7 @@ def full_observation(ground_truth: Tensor, normalisation: Normalisation = "half_
     return FullObservation(normalisation, ground_truth, ground_truth)
 
 
-def entry_order(shape: tuple[int, int], seed: int) -> Tensor:
+def entry_order(shape: tuple[int, ...], seed: int) -> Tensor:
     """Return the order, ``(d * d_in,)``, in which entries (counted row by row) are observed with this seed."""
     # Another stream than the ground truth's, which may well have been drawn with the same seed.
     generator = torch.Generator().manual_seed(seed + 2**32)

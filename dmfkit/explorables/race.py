@@ -50,7 +50,15 @@ class DepthRace(Explorable):
         If a value is out of its range, or tasks differ in more than their seed.
     """
 
-    scripts = ("matrix.js", "descent.js", "race_record.js", "race_pictures.js", "depth_race.js")
+    scripts = (
+        "matrix.js",
+        "descent.js",
+        "race_record.js",
+        "race_start.js",
+        "race_words.js",
+        "race_pictures.js",
+        "depth_race.js",
+    )
 
     def __init__(
         self,

@@ -85,7 +85,7 @@ function chart({ height = 300, label, margin = MARGIN }) {
     const middle = (margin.top + bottom) / 2;
     if (x.label) texts.append(draw("text", { x: (margin.left + right) / 2, y: height - 8, "text-anchor": "middle" }, x.label));
     if (y.label) texts.append(draw("text", { x: 0, y: 0, "text-anchor": "middle", transform: `translate(13 ${middle}) rotate(-90)` }, y.label));
-    if (title) texts.append(draw("text", { x: 4, y: margin.top - 8, "font-weight": 650 }, title));
+    if (title) texts.append(draw("text", { x: 2, y: margin.top - 8, "font-weight": 650, "font-size": FONT - 1 }, title));
     const frame = { x: margin.left, y: margin.top, width: right - margin.left, height: bottom - margin.top };
     const inside = draw("g", { "clip-path": `url(#${clip})` });
     for (const rule of rules) {

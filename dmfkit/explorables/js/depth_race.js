@@ -4,37 +4,9 @@ const SLICE = 10; // milliseconds of work between two frames, so that the page s
 const FRAMES = 240; // a run takes at least this many frames, so that it can be watched
 const KEPT = 5; // earlier runs that are listed
 
-const subscript = (number) => [...String(number)].map((digit) => "₀₁₂₃₄₅₆₇₈₉"[digit]).join("");
-
-/** Factors of the expected product norm `scale` from normal numbers of variance 1, as dmfkit.initialise makes them. */
-function scaledFactors(normals, depth, d, scale) {
-  const deviation = (scale / Math.sqrt(d ** (depth + 1))) ** (1 / depth);
-  return normals.subarray(0, depth * d * d).map((value) => deviation * value);
-}
-
-/** A race at its start, with what was set for it: one recorded run a depth. */
-function lineUp({ settings, arrays }, set) {
-  const { d, rank, depths, every, fit, blow_up: blowUp } = settings;
-  const size = d * d;
-  const item = ({ data, shape }, number) => data.subarray(at(shape, number), at(shape, number + 1));
-  const truth = item(arrays.truths, set.task);
-  const mask = new Float64Array(size);
-  for (const entry of item(arrays.orders, set.task).subarray(0, set.nObserved)) mask[entry] = 1;
-  const svd = { left: item(arrays.lefts, set.task), right: item(arrays.rights, set.task), values: item(arrays.spectra, set.task) };
-  const spectrum = svd.values;
-  const maxSteps = settings.n_steps_choices.at(-1);
-  const options = { truth, mask, d, nObserved: set.nObserved, every, fit, maxSteps, grownAt: spectrum[rank - 1] / 10 };
-  const problems = depths.map((depth) => ({ depth, d, target: truth, mask }));
-  const records = problems.map((problem) => {
-    const start = scaledFactors(item(arrays.normals, set.seed), problem.depth, d, set.scale);
-    return recorded(descent(start, problem, blowUp), options);
-  });
-  const stableRates = problems.map((problem) => stableRate(svd, problem));
-  return { set, truth, mask, spectrum, records, stableRates, step: 0 };
-}
-
 function start(root, content) {
   const { settings } = content;
+  const stableRates = new Map();
   const { d, rank, depths, every } = settings;
   const numbered = (list) => Object.fromEntries(list.map((_, number) => [String(number + 1), number]));
   const percent = (n) => `${Math.round((100 * n) / (d * d))} % (${n})`;
@@ -99,12 +71,13 @@ function start(root, content) {
       const items = summaries.map((text) => make("li", {}, text));
       earlier.element.replaceChildren(make("p", { class: "dmfkit-x-help" }, "Earlier runs"), make("ul", { class: "dmfkit-x-earlier" }, ...items));
     }
-    race = lineUp(content, { task: task.value, seed: seed.value, nObserved: observed.value, scale: scale.value, lr: rate.value });
+    race = lineUp({ ...content, stableRates }, { task: task.value, seed: seed.value, nObserved: observed.value, scale: scale.value, lr: rate.value });
     update();
   }
 
   const last = settings.n_steps_choices.at(-1);
   const over = () => race.step >= last || race.records.every((record) => record.run.diverged);
+  const ended = () => over() || race.step >= goal.value;
 
   function step() {
     for (const record of race.records) record.step(race.set.lr);
@@ -134,16 +107,18 @@ function start(root, content) {
 
   function work() {
     const begin = performance.now();
-    for (let quota = Math.ceil(goal.value / FRAMES); quota > 0; quota -= 1) {
-      if (over() || race.step >= goal.value) return pause();
+    let quota = Math.ceil(goal.value / FRAMES);
+    while (quota > 0 && !ended() && performance.now() - begin < SLICE) {
       step();
-      if (performance.now() - begin > SLICE) break;
+      quota -= 1;
     }
+    if (ended()) return pause();
     frameNumber = requestAnimationFrame(work);
     // Painting takes at most a quarter of the time, on a slow machine too.
     if (begin - painted.at > Math.max(60, 4 * painted.cost)) {
+      const before = performance.now();
       update();
-      painted = { at: begin, cost: performance.now() - begin };
+      painted = { at: begin, cost: performance.now() - before };
     }
   }
 
@@ -166,50 +141,22 @@ function start(root, content) {
       ]),
     );
     keys.element.replaceChildren(legend(depths.map((n, i) => ({ text: `depth ${n}`, series: i, dash: DASHES[i % DASHES.length] }))));
-    const ended = over() || race.step >= goal.value;
     go.rename(running ? "Pause" : "Run");
-    go.enable(running || !ended);
+    go.enable(running || !ended());
     one.enable(!over());
     hundred.enable(!over());
-    where.textContent = `step ${race.step}${running ? "" : ended ? " (end)" : race.step ? " (paused)" : ""}`;
+    where.textContent = `step ${race.step}${running ? "" : ended() ? " (end)" : race.step ? " (paused)" : ""}`;
     const errors = presents.map((present) => say(present.heldOut, 2)).join(", ");
     summary = `${percent(set.nObserved)} observed, scale ${say(set.scale)}, rate ${say(set.lr)}, matrix ${set.task + 1}, start ${set.seed + 1}, ${race.step} steps: held-out error ${errors} at depths ${depths.join(", ")}.`;
-    view.say(words({ presents, chosen, moment, ended }), valuesOf({ presents, chosen, moment, running, ended }));
+    const ending = over() ? "over" : ended() ? "goal" : "";
+    view.say(raceWords({ race, presents, chosen, moment, depths, d, rank, ending }), valuesOf({ presents, chosen, moment, running }));
   }
 
-  function words({ presents, chosen, moment, ended }) {
-    const parts = [];
-    const unknowns = rank * (2 * d - rank);
-    if (race.step === 0) parts.push(`At the start: ${race.set.nObserved} of ${d * d} entries are observed, and every product has the expected norm ${say(race.set.scale)}. Press Run.`);
-    if (race.set.nObserved < unknowns) parts.push(`A matrix of rank ${rank} has ${unknowns} degrees of freedom, more than there are observed entries: nothing can find it for sure.`);
-    if (race.step > 0) {
-      const record = race.records[chosen];
-      const present = presents[chosen];
-      const fitted = Number.isNaN(record.fitted) ? "not fitted yet" : `fitted at step ${record.fitted}`;
-      parts.unshift(`Step ${race.step}. Depth ${depths[chosen]}: training loss ${say(present.meanSquare)} (${fitted}), held-out error ${say(present.heldOut)}, effective rank ${say(present.effectiveRank)}.`);
-      parts.push(arrivalWords(record, present));
-      if (chosen > 0) parts.push(comparison(present.heldOut, presents[chosen - 1].heldOut, depths[chosen - 1], moment));
-    }
-    parts.push(...rateWords());
-    if (ended) parts.push(over() ? "The race is over: Reset, or change a setting." : "To go on, raise “run to step”.");
-    return parts.join(" ");
-  }
-
-  /** Which depths have diverged, and which cannot settle at this learning rate. */
-  function rateWords() {
-    const said = ({ run }, n) => {
-      const limit = `near the target rates up to ${say(race.stableRates[n])} are stable`;
-      if (run.diverged) return `Depth ${depths[n]} diverged at step ${run.steps}: ${limit}, and yours is ${say(race.set.lr)}. Take a smaller one; this begins anew.`;
-      return `At depth ${depths[n]} the learning rate is too large to settle: ${limit}.`;
-    };
-    return race.records.map(said).filter((_, n) => race.records[n].run.diverged || race.set.lr > race.stableRates[n]);
-  }
-
-  function valuesOf({ presents, chosen, moment, running, ended }) {
+  function valuesOf({ presents, chosen, moment, running }) {
     return {
       step: race.step,
       running,
-      ended,
+      ended: ended(),
       n_observed: race.set.nObserved,
       init_scale: race.set.scale,
       lr: race.set.lr,
@@ -237,22 +184,4 @@ function start(root, content) {
 
   renew();
   return () => cancelAnimationFrame(frameNumber);
-}
-
-/** Which singular values have grown, and when. */
-function arrivalWords({ arrivals }, { grown }) {
-  const came = [...arrivals].filter((step) => !Number.isNaN(step));
-  if (!came.length) return "No singular value has grown yet.";
-  const listed = came.slice(0, 5).map((step, r) => `σ${subscript(r + 1)} by step ${step}`);
-  const more = came.length > 5 ? `, and ${came.length - 5} more by step ${came.at(-1)}` : "";
-  const left = grown < came.length ? ` (${grown} of them are left)` : "";
-  return `${came.length === 1 ? "One singular value has" : `${came.length} singular values have`} grown${left}: ${listed.join(", ")}${more}.`;
-}
-
-/** How the held-out error compares with that of the next shallower depth. */
-function comparison(error, other, shallower, moment) {
-  const times = other / error;
-  const how = times >= 1 ? `${say(times)} times below` : `${say(1 / times)} times above`;
-  const since = Number.isNaN(moment) ? "it has not been 10 times below yet" : `it was first 10 times below at step ${moment}`;
-  return `Its held-out error is ${how} that of depth ${shallower}; ${since}.`;
 }

@@ -37,7 +37,7 @@ function spectra(depths) {
         }
         const y = logarithmic.value ? { domain: [floor, 2 * truth[0]], log: true } : { domain: [0, 1.2 * truth[0]] };
         charts[n].show({
-          title: `${n === chosen ? "▸ " : ""}depth ${depths[n]}${record.run.diverged ? ", diverged" : ""}`,
+          title: `${n === chosen ? "▸" : ""}depth ${depths[n]}${record.run.diverged ? " diverged" : ""}`,
           x: { domain: [0, end] },
           y,
           lines: lines.reverse(), // the large ones on top
@@ -119,7 +119,7 @@ function matrices() {
   };
 }
 
-const ROWS = ["training loss", "held-out error", "effective rank", "values grown", "fitted at step", "stable lr"];
+const ROWS = ["training loss", "held-out error", "effective rank", "values grown", "fitted at step", "stable rate"];
 
 /** The present numbers: a column a depth. */
 function standings(depths) {
@@ -131,7 +131,7 @@ function standings(depths) {
     show({ records, presents, stableRates }) {
       records.forEach((record, n) => {
         const { meanSquare, heldOut, effectiveRank: rank, grown } = presents[n];
-        const fitted = record.run.diverged ? "diverged" : Number.isNaN(record.fitted) ? "no" : String(record.fitted);
+        const fitted = Number.isNaN(record.fitted) ? (record.run.diverged ? "never" : "no") : String(record.fitted);
         [say(meanSquare, 2), say(heldOut, 2), rank.toFixed(1), String(grown), fitted, say(stableRates[n], 2)].forEach(
           (text, i) => (cells[i][n].textContent = text),
         );

@@ -59,10 +59,7 @@ def run_to(race, n_steps):
     choices = (500, 1000, 2000, 5000, 10_000, 20_000)
     race.slide("run to step", choices.index(n_steps))
     press(race, "Run")
-    race.page.wait_for_function(
-        "() => { const v = document.querySelector('[data-explorable=depth-race]').values; return v.ended && !v.running; }",
-        timeout=120_000,
-    )
+    race.page.wait_for_function("document.querySelector('[data-explorable]').values.ended", timeout=120_000)
     return race.values
 
 
@@ -218,7 +215,10 @@ def test_choices_of_pictures_change_the_pictures(race):
 
 def frames(race, count):
     race.page.evaluate(
-        "count => new Promise(done => { const next = () => (count-- > 0 ? requestAnimationFrame(next) : done()); next(); })",
+        """count => new Promise(done => {
+            const next = () => (count-- > 0 ? requestAnimationFrame(next) : done());
+            next();
+        })""",
         count,
     )
 
@@ -264,8 +264,9 @@ def test_divergence_is_said_and_ends_the_run_of_that_depth_as_in_dmfkit(race):
         _, result = descend(now, run["depth"], 2000)
         assert (result.status[0] == dm.Status.DIVERGED) == run["diverged"]
         assert int(result.n_steps[0]) == run["n_steps"]
+    assert "too large for depth 3 and 4 to settle" in race.text
     assert f"Depth 4 diverged at step {now['runs'][3]['n_steps']}" in race.text
-    assert "Take a smaller one" in race.text
+    assert "take a smaller one" in race.text
     assert now["runs"][3]["stable_lr"] < now["lr"]
 
 
@@ -332,11 +333,22 @@ def test_it_is_drawn_anew_for_another_theme(race):
 @pytest.mark.parametrize("width", [320, 390, 1280])
 def test_it_fits_its_page(open_explorable, width):
     race = open_explorable(CHAPTER, "depth-race", width=width)
-    press(race, "+100 steps")
-    press(race, "Reset")
-    # Whatever is inside, text in a drawing too, ends before the frame does.
-    outside = """root => [...root.querySelectorAll('.dmfkit-x > *, .dmfkit-x div *:not(svg *), svg text')].filter(
-        e => e.getBoundingClientRect().right > root.getBoundingClientRect().right
-            || e.getBoundingClientRect().left < root.getBoundingClientRect().left).map(e => e.outerHTML.slice(0, 80))"""
-    assert race.root.evaluate(outside) == []
     assert race.root.bounding_box()["width"] <= width
+    # Whatever is inside ends before the frame's padding does, and text in a drawing before the drawing does.
+    outside = """root => {
+        const end = root.querySelector('.dmfkit-x-help').getBoundingClientRect();
+        const box = (e) => e.getBoundingClientRect();
+        const parts = [...root.querySelectorAll('.dmfkit-x > *, .dmfkit-x div *:not(svg *)')].map((e) => [e, end]);
+        const texts = [...root.querySelectorAll('svg text')].map((e) => [e, box(e.closest('svg'))]);
+        const leaves = ([e, frame]) => box(e).right > frame.right + 1 || box(e).left < frame.left - 1;
+        return [...parts, ...texts].filter(leaves).map(([e]) => e.outerHTML.slice(0, 120));
+    }"""
+    assert race.root.evaluate(outside) == []
+    race.slide("learning rate", -1)
+    press(race, "+100 steps")
+    assert race.values["runs"][2]["diverged"]
+    # The list of earlier runs shows after this; titles say what diverged, and rules have labels.
+    assert race.root.evaluate(outside) == []
+    race.slide("learning rate", 3)
+    assert race.root.locator(".dmfkit-x-earlier li").count() == 1
+    assert race.root.evaluate(outside) == []
