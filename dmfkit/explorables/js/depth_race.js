@@ -14,8 +14,8 @@ function start(root, content) {
   const scale = slider({ label: "initial scale", values: settings.init_scales, value: settings.init_scale, change: renew });
   const rate = slider({ label: "learning rate", values: settings.lrs, value: settings.lr, change: renew });
   const goal = slider({ label: "run to step", values: settings.n_steps_choices, value: settings.n_steps, show: String, change: update });
-  const task = choice({ label: "matrix", options: numbered(settings.tasks), value: 0, change: renew });
-  const seed = choice({ label: "random start", options: numbered(settings.seeds), value: 0, change: renew });
+  const task = choice({ label: "matrix", options: numbered(settings.tasks), value: 0, change: renew, inline: true });
+  const seed = choice({ label: "random start", options: numbered(settings.seeds), value: 0, change: renew, inline: true });
   const go = button({ label: "Run", press: () => (frameNumber ? pause() : run()) });
   const one = button({ label: "+1", name: "+1 step", press: () => advance(1) });
   const hundred = button({ label: "+100", name: "+100 steps", press: () => advance(100) });
@@ -25,10 +25,11 @@ function start(root, content) {
 
   const multiples = spectra(depths);
   const axis = choice({
-    label: "scale of singular values",
+    label: "singular values",
     options: { linear: false, logarithmic: true },
     value: false,
     change: (log) => ((multiples.logarithmic.value = log), update()),
+    inline: true,
   });
   const all = curves(depths);
   const quantity = choice({
@@ -36,12 +37,14 @@ function start(root, content) {
     options: Object.fromEntries(Object.keys(QUANTITIES).map((name) => [name, name])),
     value: all.quantity.value,
     change: (name) => ((all.quantity.value = name), update()),
+    inline: true,
   });
   const depth = choice({
     label: "matrices and text: depth",
     options: Object.fromEntries(depths.map((n, i) => [String(n), i])),
     value: Math.max(0, depths.indexOf(3)),
     change: update,
+    inline: true,
   });
   const maps = matrices();
   const table = standings(depths);
@@ -149,7 +152,7 @@ function start(root, content) {
     const errors = presents.map((present) => say(present.heldOut, 2)).join(", ");
     summary = `${percent(set.nObserved)} observed, scale ${say(set.scale)}, rate ${say(set.lr)}, matrix ${set.task + 1}, start ${set.seed + 1}, ${race.step} steps: held-out error ${errors} at depths ${depths.join(", ")}.`;
     const ending = over() ? "over" : ended() ? "goal" : "";
-    view.say(raceWords({ race, presents, chosen, moment, depths, d, rank, ending }), valuesOf({ presents, chosen, moment, running }));
+    view.say(raceWords({ race, goal: goal.value, presents, chosen, moment, depths, d, rank, ending }), valuesOf({ presents, chosen, moment, running }));
   }
 
   function valuesOf({ presents, chosen, moment, running }) {
@@ -160,6 +163,9 @@ function start(root, content) {
       n_observed: race.set.nObserved,
       init_scale: race.set.scale,
       lr: race.set.lr,
+      n_steps: goal.value,
+      logarithmic: axis.value,
+      curves: quantity.value,
       data_seed: settings.tasks[race.set.task],
       seed: settings.seeds[race.set.seed],
       depth: depths[chosen],

@@ -121,13 +121,15 @@ function matrices() {
 
 const ROWS = ["training loss", "held-out error", "effective rank", "values grown", "fitted at step", "stable rate"];
 
-/** The present numbers: a column a depth. */
+/** The present numbers: a column a depth. The style sheet makes it another layout on a phone, so roles are named. */
 function standings(depths) {
-  const head = make("tr", {}, ...["depth", ...depths].map((text) => make("th", { scope: "col" }, String(text))));
-  const cells = ROWS.map(() => depths.map(() => make("td")));
-  const rows = ROWS.map((row, i) => make("tr", {}, make("th", { scope: "row" }, row), ...cells[i]));
+  const row = (...cells) => make("tr", { role: "row" }, ...cells);
+  const head = row(make("td", { role: "cell" }), ...depths.map((depth) => make("th", { scope: "col", role: "columnheader" }, `depth ${depth}`)));
+  const cells = ROWS.map(() => depths.map(() => make("td", { role: "cell" })));
+  const rows = ROWS.map((name, i) => row(make("th", { scope: "row", role: "rowheader" }, name), ...cells[i]));
+  const groups = [make("thead", { role: "rowgroup" }, head), make("tbody", { role: "rowgroup" }, ...rows)];
   return {
-    element: make("table", { class: "dmfkit-x-table" }, make("thead", {}, head), make("tbody", {}, ...rows)),
+    element: make("table", { class: "dmfkit-x-beside", role: "table", style: `--dmfkit-x-columns: ${depths.length}` }, ...groups),
     show({ records, presents, stableRates }) {
       records.forEach((record, n) => {
         const { meanSquare, heldOut, effectiveRank: rank, grown } = presents[n];

@@ -36,11 +36,11 @@ function rateWords({ records, set, stableRates }, depths) {
 }
 
 /** The text below the picture; `ending` is "over", "goal" where the run has come to its step, or empty. */
-function raceWords({ race, presents, chosen, moment, depths, d, rank, ending }) {
-  const { nObserved, scale } = race.set;
+function raceWords({ race, goal, presents, chosen, moment, depths, d, rank, ending }) {
+  const { nObserved, scale, lr } = race.set;
   const parts = [];
   if (race.step === 0) {
-    parts.push(`At the start: ${nObserved} of ${d * d} entries are observed, and every product has the expected norm ${say(scale)}. Press Run.`);
+    parts.push(`At the start: ${nObserved} of ${d * d} entries are observed, and every product has the expected norm ${say(scale)}. Press Run for ${goal} steps at the learning rate ${say(lr)}.`);
   } else {
     const record = race.records[chosen];
     const present = presents[chosen];

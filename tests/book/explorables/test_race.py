@@ -23,28 +23,6 @@ def race(open_explorable):
     return open_explorable(CHAPTER, "depth-race")
 
 
-def press(race, name, by="mouse"):
-    button = race.root.get_by_role("button", name=name, exact=True)
-    if by == "keyboard":
-        button.press("Enter")
-    elif by == "touch":
-        button.tap()
-    else:
-        button.click()
-
-
-def choose(race, group, option, by="mouse"):
-    """Choose from a row of radio buttons; `option` is the text of one."""
-    radio = race.root.get_by_role("group", name=group, exact=True).get_by_label(option, exact=True)
-    if by == "keyboard":
-        radio.press("Space")
-    elif by == "touch":
-        radio.tap()
-    else:
-        radio.check()
-    assert radio.is_checked()
-
-
 def set_to(race, label, value, name, by="keyboard"):
     """Move the slider until the values say that `name` is `value`."""
     last = int(race.slider(label).get_attribute("max"))
@@ -58,7 +36,7 @@ def set_to(race, label, value, name, by="keyboard"):
 def run_to(race, n_steps):
     choices = (500, 1000, 2000, 5000, 10_000, 20_000)
     race.slide("run to step", choices.index(n_steps))
-    press(race, "Run")
+    race.press("Run", by="mouse")
     race.page.wait_for_function("document.querySelector('[data-explorable]').values.ended", timeout=120_000)
     return race.values
 
@@ -74,7 +52,7 @@ def descend(values, depth, n_steps, stop=0.0):
 
 def assert_agreement(race, n_steps):
     for number, depth in enumerate((1, 2, 3, 4)):
-        choose(race, "matrices and text: depth", str(depth))
+        race.choose("matrices and text: depth", str(depth))
         now = race.values
         run = now["runs"][number]
         assert (now["step"], now["depth"], run["depth"]) == (n_steps, depth, depth)
@@ -97,8 +75,8 @@ def assert_agreement(race, n_steps):
 
 
 def test_it_agrees_with_dmfkit_at_every_depth(race):
-    press(race, "+100 steps")
-    press(race, "+100 steps")
+    race.press("+100 steps", by="mouse")
+    race.press("+100 steps", by="mouse")
     assert_agreement(race, 200)
     run_to(race, 2000)
     assert_agreement(race, 2000)
@@ -108,10 +86,10 @@ def test_it_agrees_with_dmfkit_after_every_setting_was_changed(race):
     set_to(race, "observed entries", 240, "n_observed")
     set_to(race, "initial scale", 0.03, "init_scale")
     set_to(race, "learning rate", 3e-3, "lr")
-    choose(race, "matrix", "2")
-    choose(race, "random start", "3")
+    race.choose("matrix", "2")
+    race.choose("random start", "3")
     assert (race.values["data_seed"], race.values["seed"]) == (1, 2)
-    press(race, "+1 step")
+    race.press("+1 step", by="mouse")
     assert_agreement(race, 1)
     run_to(race, 2000)
     assert_agreement(race, 2000)
@@ -172,42 +150,42 @@ def test_singular_values_are_those_of_numpy(browser):
 
 @pytest.mark.parametrize("by", WAYS)
 def test_every_control_changes_text_and_values(race, by):
-    press(race, "+100 steps", by)
+    race.press("+100 steps", by=by)
     for label, index, name in (
         ("observed entries", 2, "n_observed"),
         ("initial scale", -1, "init_scale"),
         ("learning rate", 1, "lr"),
     ):
-        press(race, "+1 step", by)
+        race.press("+1 step", by=by)
         before = race.values, race.text
         race.slide(label, index, by=by)
         assert race.values[name] != before[0][name]
         assert race.values["step"] == 0
         assert race.text != before[1]
     for group, option, name in (("matrix", "3", "data_seed"), ("random start", "2", "seed")):
-        press(race, "+1 step", by)
+        race.press("+1 step", by=by)
         before = race.values, race.text
-        choose(race, group, option, by)
+        race.choose(group, option, by=by)
         assert race.values[name] != before[0][name]
         assert race.values["runs"] != before[0]["runs"]
         assert race.text != before[1]
-    press(race, "+1 step", by)
+    race.press("+1 step", by=by)
     before = race.text
-    choose(race, "matrices and text: depth", "4", by)
+    race.choose("matrices and text: depth", "4", by=by)
     assert race.values["depth"] == 4
     assert race.text != before
 
 
 def test_choices_of_pictures_change_the_pictures(race):
-    press(race, "+100 steps")
+    race.press("+100 steps", by="mouse")
     small = race.root.locator(".dmfkit-x-multiples svg").first
     curves = race.root.locator(".dmfkit-x-pictures > .dmfkit-x-place > svg")
     before = small.inner_html()
-    choose(race, "scale of singular values", "logarithmic")
+    race.choose("singular values", "logarithmic")
     assert small.inner_html() != before
     shown = {curves.inner_html()}
     for quantity in ("training loss", "effective rank"):
-        choose(race, "curves", quantity)
+        race.choose("curves", quantity)
         assert quantity in curves.text_content()
         shown.add(curves.inner_html())
     assert len(shown) == 3
@@ -226,10 +204,10 @@ def frames(race, count):
 def test_nothing_moves_before_run_or_after_pause(race):
     frames(race, 10)
     assert race.values["step"] == 0
-    press(race, "Run")
+    race.press("Run", by="mouse")
     race.page.wait_for_function("document.querySelector('[data-explorable=depth-race]').values.step > 50")
     assert race.values["running"]
-    press(race, "Pause")
+    race.press("Pause", by="mouse")
     stopped = race.values
     assert not stopped["running"]
     assert not stopped["ended"]
@@ -244,13 +222,13 @@ def test_reset_returns_exactly_to_the_start(race):
     run_to(race, 1000)
     assert race.root.evaluate(state) != begin[0]
     race.slide("run to step", 3)
-    press(race, "Reset")
+    race.press("Reset", by="mouse")
     assert (race.root.evaluate(state), race.text) == begin
     # What was run is not lost: it is listed, and a second run gives the same.
     first = race.root.locator(".dmfkit-x-earlier li").first.text_content()
     assert "1000 steps" in first
     run_to(race, 1000)
-    press(race, "Reset")
+    race.press("Reset", by="mouse")
     assert race.root.locator(".dmfkit-x-earlier li").first.text_content() == first
 
 
@@ -270,33 +248,35 @@ def test_divergence_is_said_and_ends_the_run_of_that_depth_as_in_dmfkit(race):
     assert now["runs"][3]["stable_lr"] < now["lr"]
 
 
-def small_race(depths, **changes):
-    """Make a race of small matrices."""
+def small_race(depths, settings=(), **changes):
+    """Make a race of small matrices, with some of the settings that the script sees replaced."""
     task = dm.CompletionTask(d=7, rank=2, n_observed=30)
     options = {"init_scale": 0.1, "lr": 1e-3, "n_steps": 500, "seeds": [0], **changes}
-    return DepthRace(plt.figure(), tasks=[task], depths=depths, **options)
+    made = DepthRace(plt.figure(), tasks=[task], depths=depths, **options)
+    made.content = made.content | {"settings": made.content["settings"] | dict(settings)}
+    return made
 
 
 def assert_over(race):
     for name in ("Run", "+1 step", "+100 steps"):
         assert race.root.get_by_role("button", name=name, exact=True).is_disabled()
     assert "The race is over" in race.text
-    press(race, "Reset")
+    race.press("Reset", by="mouse")
     assert race.values["step"] == 0
     assert race.root.get_by_role("button", name="Run").is_enabled()
 
 
-def test_the_last_step_ends_the_race(open_alone):
-    race = open_alone(small_race((1, 2)), "depth-race", n_steps_choices=[130])
-    press(race, "+100 steps")
-    press(race, "+100 steps")
+def test_the_last_step_ends_the_race(mount):
+    race = mount(small_race((1, 2), {"n_steps_choices": [130]}))
+    race.press("+100 steps", by="mouse")
+    race.press("+100 steps", by="mouse")
     assert race.values["step"] == 130
     assert_over(race)
 
 
-def test_a_race_that_all_have_left_is_over(open_alone):
-    race = open_alone(small_race((2, 3), lr=10.0), "depth-race")
-    press(race, "Run")
+def test_a_race_that_all_have_left_is_over(mount):
+    race = mount(small_race((2, 3), lr=10.0))
+    race.press("Run", by="mouse")
     race.page.wait_for_function("document.querySelector('[data-explorable]').values.ended")
     assert all(run["diverged"] for run in race.values["runs"])
     assert race.values["step"] < 500
@@ -318,7 +298,7 @@ def test_what_the_chapter_promises_happens(race):
 
 
 def test_it_is_drawn_anew_for_another_theme(race):
-    press(race, "+100 steps")
+    race.press("+100 steps", by="mouse")
     look = """root => [root.querySelector('.dmfkit-x-multiples path').getAttribute('stroke'),
         ...root.querySelectorAll('canvas')[3].getContext('2d').getImageData(0, 0, 20, 20).data].join()"""
     drawn = {}
@@ -345,7 +325,7 @@ def test_it_fits_its_page(open_explorable, width):
     }"""
     assert race.root.evaluate(outside) == []
     race.slide("learning rate", -1)
-    press(race, "+100 steps")
+    race.press("+100 steps", by="mouse")
     assert race.values["runs"][2]["diverged"]
     # The list of earlier runs shows after this; titles say what diverged, and rules have labels.
     assert race.root.evaluate(outside) == []
