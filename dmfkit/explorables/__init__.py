@@ -3,6 +3,7 @@
 from dmfkit.explorables.explorable import BUDGET, Explorable
 from dmfkit.explorables.gap import DepthGap
 from dmfkit.explorables.panels import PickAPanel
+from dmfkit.explorables.race import DepthRace
 from dmfkit.explorables.schatten import SchattenCorner
 
-__all__ = ["BUDGET", "DepthGap", "Explorable", "PickAPanel", "SchattenCorner"]
+__all__ = ["BUDGET", "DepthGap", "DepthRace", "Explorable", "PickAPanel", "SchattenCorner"]

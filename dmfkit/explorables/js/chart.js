@@ -3,6 +3,7 @@
 const FONT = 13; // pixels, on every width: a chart is laid out anew and not scaled
 const REACH = 24; // pixels from a mark within which a touch is meant for it
 const MARGIN = { left: 62, right: 12, top: 10, bottom: 46 };
+const SMALL_MARGIN = { left: 42, right: 18, top: 24, bottom: 24 }; // room for a title and none for axis labels
 
 function scaleOf([low, high], from, to, log) {
   const f = log ? Math.log10 : (x) => x;
@@ -48,12 +49,14 @@ function tickText({ power, text }, x, y, anchor) {
  *   x, y: {label, domain: [low, high], log};
  *   lines: [{x, y, series, width, dash, colour, opacity}] — what lies outside the domain or is not finite is left out;
  *   marks: [{x, y, series, shape, size, dash, label, key}] — a mark with a key can be picked;
- *   rules: [{x or y, label, dash}].
+ *   rules: [{x or y, label, dash}];
+ *   title, for one of several small charts.
  *
- * @param {object} options height in pixels; label, what a screen reader calls the picture; pick, called with the key of
- *   the mark that was touched. There must be another way to the same, since no key leads to a mark.
+ * @param {object} options height in pixels; label, what a screen reader calls the picture; margin, room around the
+ *   frame in pixels; pick, called with the key of the mark that was touched. There must be another way to the same,
+ *   since no key leads to a mark.
  */
-function chart({ height = 300, label, pick }) {
+function chart({ height = 300, label, margin = MARGIN, pick }) {
   const svg = draw("svg", { class: "dmfkit-x-chart", role: "img", "aria-label": label, height });
   const element = make("div", { class: "dmfkit-x-place" }, svg);
   let latest = null;
@@ -63,40 +66,41 @@ function chart({ height = 300, label, pick }) {
 
   function paint() {
     if (!latest || !width) return;
-    const { x, y, lines = [], marks = [], rules = [] } = latest;
-    const right = width - MARGIN.right;
-    const bottom = height - MARGIN.bottom;
-    const sx = scaleOf(x.domain, MARGIN.left, right, x.log);
-    const sy = scaleOf(y.domain, bottom, MARGIN.top, y.log);
+    const { x, y, lines = [], marks = [], rules = [], title } = latest;
+    const right = width - margin.right;
+    const bottom = height - margin.bottom;
+    const sx = scaleOf(x.domain, margin.left, right, x.log);
+    const sy = scaleOf(y.domain, bottom, margin.top, y.log);
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.setAttribute("width", width);
     const grid = draw("g", { class: "dmfkit-x-grid" });
     const texts = draw("g", { "font-size": FONT });
     for (const tick of ticksOf(x.domain, x.log, width / 70)) {
       const at = sx(tick.value);
-      grid.append(draw("line", { x1: at, x2: at, y1: MARGIN.top, y2: bottom }));
+      grid.append(draw("line", { x1: at, x2: at, y1: margin.top, y2: bottom }));
       texts.append(tickText(tick, at, bottom + 18, "middle"));
     }
     for (const tick of ticksOf(y.domain, y.log, height / 45)) {
       const at = sy(tick.value);
-      grid.append(draw("line", { x1: MARGIN.left, x2: right, y1: at, y2: at }));
-      texts.append(tickText(tick, MARGIN.left - 6, at + 4, "end"));
+      grid.append(draw("line", { x1: margin.left, x2: right, y1: at, y2: at }));
+      texts.append(tickText(tick, margin.left - 6, at + 4, "end"));
     }
-    const middle = (MARGIN.top + bottom) / 2;
-    texts.append(
-      draw("text", { x: (MARGIN.left + right) / 2, y: height - 8, "text-anchor": "middle" }, x.label),
-      draw("text", { x: 0, y: 0, "text-anchor": "middle", transform: `translate(13 ${middle}) rotate(-90)` }, y.label),
-    );
-    const frame = { x: MARGIN.left, y: MARGIN.top, width: right - MARGIN.left, height: bottom - MARGIN.top };
+    const middle = (margin.top + bottom) / 2;
+    if (x.label) texts.append(draw("text", { x: (margin.left + right) / 2, y: height - 8, "text-anchor": "middle" }, x.label));
+    if (y.label) texts.append(draw("text", { x: 0, y: 0, "text-anchor": "middle", transform: `translate(13 ${middle}) rotate(-90)` }, y.label));
+    if (title) texts.append(draw("text", { x: 2, y: margin.top - 8, "font-weight": 650, "font-size": FONT - 1 }, title));
+    const frame = { x: margin.left, y: margin.top, width: right - margin.left, height: bottom - margin.top };
     const inside = draw("g", { "clip-path": `url(#${clip})` });
     for (const rule of rules) {
       const vertical = rule.x !== undefined;
       const at = vertical ? sx(rule.x) : sy(rule.y);
       if (!Number.isFinite(at)) continue;
-      const ends = vertical ? { x1: at, x2: at, y1: MARGIN.top, y2: bottom } : { x1: MARGIN.left, x2: right, y1: at, y2: at };
+      const ends = vertical ? { x1: at, x2: at, y1: margin.top, y2: bottom } : { x1: margin.left, x2: right, y1: at, y2: at };
       inside.append(draw("line", { ...ends, class: "dmfkit-x-rule", "stroke-dasharray": rule.dash ?? "4 4" }));
       if (rule.label) {
-        const place = vertical ? { x: at + 4, y: MARGIN.top + FONT } : { x: right - 4, y: at - 5, "text-anchor": "end" };
+        const late = at > (margin.left + right) / 2;
+        const beside = { x: late ? at - 4 : at + 4, y: margin.top + FONT, "text-anchor": late ? "end" : "start" };
+        const place = vertical ? beside : { x: right - 4, y: at - 5, "text-anchor": "end" };
         inside.append(draw("text", { ...place, "font-size": FONT }, rule.label));
       }
     }
@@ -213,14 +217,18 @@ function heatMap({ label }) {
     for (let i = 0; i < rows * columns; i += 1) image.data.set([...diverging(data[i] / limit, dark), 255], 4 * i);
     context.putImageData(image, 0, 0);
   }
+  const caption = make("figcaption", {}, label);
   return {
-    element: make("figure", { class: "dmfkit-x-map" }, canvas, make("figcaption", {}, label)),
+    element: make("figure", { class: "dmfkit-x-map" }, canvas, caption),
     show(data, rows, columns, limit) {
       latest = { data, rows, columns, limit };
       paint();
     },
     describe(text) {
       canvas.setAttribute("aria-label", text);
+    },
+    caption(text) {
+      caption.textContent = text;
     },
     paint,
   };

@@ -89,9 +89,10 @@ function toggle({ label, value = false, change }) {
   };
 }
 
-/** A button. */
-function button({ label, press }) {
-  const element = make("button", { type: "button", class: "dmfkit-x-button", onclick: () => press() }, label);
+/** A button; `name`, which contains the label, is for a screen reader where the label alone would say too little. */
+function button({ label, press, name }) {
+  const attributes = { type: "button", class: "dmfkit-x-button", "aria-label": name };
+  const element = make("button", { ...attributes, onclick: () => press() }, label);
   return {
     element,
     rename(text) {

@@ -13,6 +13,7 @@ EXPECTED = {
     "01_matrix_completion": {"pick-a-panel"},
     "02_norms_in_theory": {"schatten-corner"},
     "03_norms_in_experiments": {"pick-a-panel"},
+    "05_dynamics_in_experiments": {"depth-race"},
     "06_one_measurement": {"depth-gap"},
 }
 NARROW, SMALLEST_TARGET = 320, 44
