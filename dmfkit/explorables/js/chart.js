@@ -49,11 +49,12 @@ function tickText({ power, text }, x, y, anchor) {
  *   marks: [{x, y, series, shape, label}];
  *   rules: [{x or y, label, dash}].
  *
- * @param {object} options height in pixels; label, what a screen reader calls the picture.
+ * @param {object} options height in pixels; label, what a screen reader calls the picture; beside, whether it may stand
+ *   beside another picture where there is room.
  */
-function chart({ height = 300, label }) {
+function chart({ height = 300, label, beside = false }) {
   const svg = draw("svg", { class: "dmfkit-x-chart", role: "img", "aria-label": label, height });
-  const element = make("div", { class: "dmfkit-x-place" }, svg);
+  const element = make("div", { class: beside ? "dmfkit-x-beside" : "dmfkit-x-place" }, svg);
   let latest = null;
   let width = 0;
   const clip = uniqueId("clip");
@@ -181,28 +182,46 @@ function diverging(value, dark) {
   return ground.map((low, i) => Math.round(low + (full[i] - low) * t));
 }
 
-/** A picture of a matrix. `show(data, rows, columns, limit)` draws it with colours from -limit to limit. */
+/** Position of a size between `lowest` and `limit` on a logarithmic scale, as a number that `diverging` colours. */
+function sizeOnScale(value, lowest, limit) {
+  return -Math.min(1, Math.max(0, Math.log(Math.abs(value) / lowest) / Math.log(limit / lowest)));
+}
+
+/**
+ * A picture of a matrix. `show(data, rows, columns, limit, {lowest, split})` draws it with colours from -limit to limit;
+ * with `lowest` above zero by size instead, from there to the limit, logarithmically. Lines set off the first `split`
+ * rows and columns.
+ */
 function heatMap({ label }) {
   const canvas = make("canvas", { class: "dmfkit-x-heat", role: "img", "aria-label": label });
+  const lines = draw("svg", { class: "dmfkit-x-split", "aria-hidden": "true", preserveAspectRatio: "none" });
+  const caption = make("figcaption", {}, label);
   let latest = null;
   function paint() {
     if (!latest) return;
-    const { data, rows, columns, limit } = latest;
+    const { data, rows, columns, limit, lowest = 0, split = 0 } = latest;
     if (canvas.width !== columns || canvas.height !== rows) Object.assign(canvas, { width: columns, height: rows });
     const context = canvas.getContext("2d");
     const image = context.createImageData(columns, rows);
     const dark = isDark();
-    for (let i = 0; i < rows * columns; i += 1) image.data.set([...diverging(data[i] / limit, dark), 255], 4 * i);
+    const place = (value) => (lowest > 0 ? sizeOnScale(value, lowest, limit) : value / limit);
+    for (let i = 0; i < rows * columns; i += 1) image.data.set([...diverging(place(data[i]), dark), 255], 4 * i);
     context.putImageData(image, 0, 0);
+    lines.setAttribute("viewBox", `0 0 ${columns} ${rows}`);
+    const d = split ? `M${split} 0V${rows}M0 ${split}H${columns}` : "";
+    lines.replaceChildren(draw("path", { d, "vector-effect": "non-scaling-stroke" }));
   }
   return {
-    element: make("figure", { class: "dmfkit-x-map" }, canvas, make("figcaption", {}, label)),
-    show(data, rows, columns, limit) {
-      latest = { data, rows, columns, limit };
+    element: make("figure", { class: "dmfkit-x-map" }, make("div", {}, canvas, lines), caption),
+    show(data, rows, columns, limit, options = {}) {
+      latest = { data, rows, columns, limit, ...options };
       paint();
     },
     describe(text) {
       canvas.setAttribute("aria-label", text);
+    },
+    caption(text) {
+      caption.textContent = text;
     },
     paint,
   };
