@@ -90,7 +90,8 @@ class InsideWeights(Explorable):
             "moment": int(step),
             "depths": depths,
             "depth": int(depth),
-            "startScales": {name: [float(one) for one in scales] for name, scales in layer_scales.items()},
+            # A list, because a notebook stores the keys of a mapping in alphabetical order.
+            "starts": [{"name": name, "scales": [float(one) for one in scales]} for name, scales in layer_scales.items()],
             "share": float(mask.double().mean()),
             "weightDecays": sorted({0.0, *map(float, weight_decays)}),
             "stepSizes": list(STEP_SIZES),

@@ -21,7 +21,7 @@ function ticksOf([low, high], log, most) {
     if (powers.length >= 2) return powers;
     const values = [];
     for (let k = first - 1; k <= last; k += 1) for (const m of [1, 2, 5]) values.push(m * 10 ** k);
-    return values.filter((value) => value >= low * 0.999 && value <= high * 1.001).map((value) => ({ value, text: say(value) }));
+    return values.filter((value) => value >= low * 0.999 && value <= high * 1.001).map((value) => ({ value, text: value < 1000 || value >= 1e6 ? say(value) : value.toLocaleString("en") }));
   }
   const rough = (high - low) / Math.max(1, most) || 1;
   const unit = 10 ** Math.floor(Math.log10(rough));

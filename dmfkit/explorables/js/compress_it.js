@@ -16,14 +16,15 @@ function start(root, { settings, arrays }) {
   }));
   const rates = [...new Set(races.flatMap((race) => race.rates))].sort((a, b) => a - b);
   const bounds = [...new Set(races.flatMap((race) => race.bounds))].sort((a, b) => a - b);
-  const sizes = Object.fromEntries(races.map((one) => [`d = ${one.d}`, one]));
+  const sizes = Object.fromEntries(races.map((one) => [`d = ${one.d}, ${say(100 * one.share)} % seen`, one]));
 
+  let held = 0; // iterations of the wide run at which the reader put the cursor
   const size = choice({ label: "size", options: sizes, value: races[0], change: resize });
   const axis = choice({ label: "against", options: { iterations: false, time: true }, value: false, change: update });
   const rate = slider({ label: "γ, rate of the frames", values: rates, value: settings.rate, show: String, change: update });
   const bound = slider({ label: "bound r̂ of the rank", values: bounds, value: settings.bound, show: String, change: update });
   const curves = Object.fromEntries(KINDS.map((kind) => [kind, toggle({ label: kind, value: kind !== "narrow", change: update })]));
-  const cursor = slider({ label: "cursor", values: CURSORS, value: 0.6, show: (part) => (axis ? cursorText(part) : ""), change: update });
+  const cursor = slider({ label: "cursor", values: CURSORS, value: 0.5, show: () => (held ? cursorText() : ""), change: hold });
   const picture = chart({ height: 340, label: "Relative error" });
   const keys = { element: make("div", { class: "dmfkit-x-place" }) };
   const view = frame(root, {
@@ -47,6 +48,8 @@ function start(root, { settings, arrays }) {
     if (!these.includes(bound.value)) bound.set(settings.bound);
     bound.enable(these.length > 1);
     curves.narrow.enable(find("narrow") !== undefined);
+    // At first, and at another size, the cursor stands where the wide run ends.
+    held = find("wide").times.at(-1) / size.value.lr;
     update();
   }
 
@@ -65,21 +68,29 @@ function start(root, { settings, arrays }) {
     return [0.6 * Math.min(...ends), 1.2 * Math.max(...ends)];
   }
 
-  function cursorAt(part) {
+  /** Where the cursor stands on the axis: where it was put, if that is within the axis. */
+  function cursorAt() {
     const [low, high] = domain();
-    return low * (high / low) ** part;
+    return Math.min(high, Math.max(low, axis.value ? held * find("wide").seconds : held));
   }
 
-  function cursorText(part) {
-    const x = cursorAt(part);
-    return axis.value ? seconds(x) : `${round(x)} iterations`;
+  function cursorText() {
+    return axis.value ? seconds(cursorAt()) : `${round(cursorAt())} iterations`;
+  }
+
+  function hold(part) {
+    const [low, high] = domain();
+    const x = low * (high / low) ** part;
+    held = axis.value ? x / find("wide").seconds : x;
+    update();
   }
 
   function update() {
-    cursor.set(cursor.value);
     const race = size.value;
     const [low, high] = domain();
-    const x = cursorAt(cursor.value);
+    const x = cursorAt();
+    const part = Math.log(x / low) / Math.log(high / low);
+    cursor.set(CURSORS[Math.round(part * (CURSORS.length - 1))]);
     const wide = find("wide");
     const compressed = find("compressed");
     const time = axis.value ? x : x * wide.seconds;
@@ -103,7 +114,7 @@ function start(root, { settings, arrays }) {
     });
     keys.element.replaceChildren(legend(shown.map((run) => ({ text: nameOf(run), series: KINDS.indexOf(run.kind), dash: DASHES[run.kind] }))));
     const outcome = outcomeOf(race, wide, compressed);
-    const text = [reading(race, at, wide, compressed), outcome, narrowText(race, wide)].filter(Boolean).join(" ");
+    const text = [outcome, narrowText(race, wide), reading(race, at, wide, compressed)].filter(Boolean).join(" ");
     picture.describe(`Relative error against ${axis.value ? "time" : "iterations"}, both logarithmic. ${outcome}`);
     view.say(text, {
       ...at,
@@ -152,13 +163,14 @@ function start(root, { settings, arrays }) {
   }
 
   function reading(race, at, wide, compressed) {
-    const equal = `the compressed run is at ${say(at.error_compressed)}: ${compare(at.error_wide, at.error_compressed)}.`;
-    const done = compressed.met && at.seconds / compressed.seconds >= compressed.times.at(-1) / race.lr;
-    const timed = `${say(at.error_compressed_at_equal_time)}${done ? ", where it has ended" : ""}: ${compare(at.error_wide, at.error_compressed_at_equal_time)}.`;
-    const first = `After ${round(at.iterations)} iterations the wide run is at ${say(at.error_wide)}`;
+    const ended = (run, iterations) => run.met && iterations * race.lr >= run.times.at(-1);
+    const versus = (error, iterations) =>
+      ended(wide, at.iterations) && ended(compressed, iterations) ? "both have met the rule" : compare(at.error_wide, error);
+    const equal = `${say(at.error_compressed)}: ${versus(at.error_compressed, at.iterations)}.`;
+    const timed = `${say(at.error_compressed_at_equal_time)}: ${versus(at.error_compressed_at_equal_time, at.seconds / compressed.seconds)}.`;
     return axis.value
-      ? `At ${seconds(at.seconds)} the wide run, ${round(at.iterations)} iterations on, is at ${say(at.error_wide)} and the compressed one at ${timed} After equally many iterations ${equal}`
-      : `${first} and ${equal} In the time that this takes the wide run, ${seconds(at.seconds)}, the compressed one comes to ${timed}`;
+      ? `At ${seconds(at.seconds)} the wide run, ${round(at.iterations)} iterations on, is at ${say(at.error_wide)} and the compressed one at ${timed} After equally many iterations the compressed one is at ${equal}`
+      : `After ${round(at.iterations)} iterations the wide run is at ${say(at.error_wide)} and the compressed one at ${equal} In the time that this takes the wide run, ${seconds(at.seconds)}, the compressed one comes to ${timed}`;
   }
 
   function outcomeOf(race, wide, run) {
@@ -217,11 +229,12 @@ function errorAt({ times, errors }, t) {
 function compare(wide, other) {
   const ratio = wide / other;
   if (Math.abs(Math.log(ratio)) < 0.05) return "as near as the wide one";
-  return ratio > 1 ? `${say(ratio)} times nearer` : `${say(1 / ratio)} times farther off`;
+  return ratio > 1 ? `${times(ratio)} nearer` : `${times(1 / ratio)} farther off`;
 }
 
 function times(ratio) {
-  return `${say(ratio)} times`;
+  if (ratio >= 1e6) return `${say(ratio / 1e6, 2)} million times`;
+  return `${ratio < 1000 ? say(ratio) : round(Number(ratio.toPrecision(2)))} times`;
 }
 
 function round(value) {

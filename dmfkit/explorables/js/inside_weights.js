@@ -1,27 +1,29 @@
 // Inside the weights: one layer through training, in the standard basis and in the invariant frames of Theorem 1.
 
 const SLICE = 10; // milliseconds of training between two looks at the reader
+const FIRST = 200; // milliseconds of training before the first picture, at most
 const BEAT = 160; // milliseconds between two moments while playing
 const RUNS_KEPT = 8;
 const ROUNDING = 1e-18; // lower end of the axis of what is left by rounding
 const MAP_RANGE = [1e-17, 10]; // of colours by size
 
 function start(root, { settings, arrays }) {
-  const { n, rank, size, lr, moments, startScales, share } = settings;
+  const { n, rank, size, lr, moments, share } = settings;
+  const begins = Object.fromEntries(settings.starts.map((one) => [one.name, one]));
   const units = cut(arrays.starts, n);
   const first = new Map(settings.depths.map((depth, i) => [depth, cut(arrays.first, n)[i]]));
   const runs = new Map();
 
-  const basis = choice({ label: "look at it in the", options: { "standard basis": false, "invariant frames": true }, value: false, change: update });
+  const basis = choice({ label: "look at it in the", options: { "standard basis": false, "invariant frames": true }, value: false, change: answer });
   const layers = Object.fromEntries(units.map((_, l) => [`${l + 1}`, l]));
-  const layer = choice({ label: "layer", options: layers, value: 0, change: update });
+  const layer = choice({ label: "layer", options: layers, value: 0, change: answer });
   const decay = slider({ label: "weight decay λ", values: settings.weightDecays, value: 0, change: retrain });
-  const bySize = toggle({ label: "colours by size, down to rounding", change: update });
+  const bySize = toggle({ label: "colours by size, down to rounding", change: answer });
   const step = slider({ label: "step", values: moments, value: settings.moment, show: (t) => t.toLocaleString("en"), change: look });
   const play = button({ label: "Play", press: () => (timer ? pause() : go()) });
   const rate = slider({ label: "step size η", values: settings.stepSizes, value: 1, show: (k) => `${say(k)} × ${say(lr)}`, change: retrain });
   const depth = slider({ label: "depth L", values: settings.depths, value: settings.depth, show: String, change: retrain });
-  const scales = choice({ label: "scales of the start", options: options(Object.keys(startScales)), value: Object.keys(startScales)[0], change: retrain });
+  const scales = choice({ label: "scales of the start", options: begins, value: settings.starts[0], change: retrain });
   const seen = choice({ label: "entries seen", options: { all: false, [`${say(100 * share)} %`]: true }, value: false, change: retrain });
 
   const map = heatMap({ label: "the layer" });
@@ -33,22 +35,21 @@ function start(root, { settings, arrays }) {
     name: "inside-weights",
     title: "Inside the weights",
     help: `A product of square layers, d = ${n}, learns a target of rank r = ${rank}; it is trained here, in your browser. Move the step, then change the basis.`,
-    controls: [decay, layer, basis, bySize, step, play],
-    more: { label: "Train it otherwise: step size, depth, start, fewer entries", controls: [rate, depth, scales, seen] },
+    controls: [decay, layer, step, play, basis, bySize],
     pictures: [map, spectrum, keys],
-    further: [leak, leakKeys],
+    further: [panel({ label: "Train it otherwise", controls: [rate, depth, scales, seen] }), leak, leakKeys],
     redraw: update,
   });
 
   let timer = 0;
   let request = 0;
-  let visible = false;
+  let asked = false; // Before the reader does anything, nothing is computed beyond the first picture.
   let run = null;
   let drawn = 0;
 
   /** The run that the controls ask for: begun, or remembered with as much of it as is done. */
   function currentRun() {
-    const key = [decay, rate, depth, scales, seen].map((control) => control.value).join("|");
+    const key = [decay.value, rate.value, depth.value, scales.value.name, seen.value].join("|");
     const kept = runs.get(key) ?? layerRun(setupOf());
     runs.delete(key);
     runs.set(key, kept);
@@ -63,7 +64,7 @@ function start(root, { settings, arrays }) {
       starts,
       moments,
       frames: carriedFrames(first.get(depth.value), starts, n),
-      scales: startScales[scales.value].slice(0, depth.value),
+      scales: scales.value.scales.slice(0, depth.value),
       target: arrays.target.data,
       mask: seen.value ? arrays.mask.data : null,
       lr: rate.value * lr,
@@ -75,12 +76,17 @@ function start(root, { settings, arrays }) {
     layer.offer(units.map((_, l) => l).filter((l) => l < depth.value));
     run = currentRun();
     if (!run.kept.length) run.advance(performance.now() + 3 * SLICE);
+    answer();
+  }
+
+  function answer() {
+    asked = true;
     update();
     work();
   }
 
   function work() {
-    if (!request && visible && !run.complete) request = requestAnimationFrame(slice);
+    if (!request && asked && !run.complete) request = requestAnimationFrame(slice);
   }
 
   function slice(now) {
@@ -104,7 +110,7 @@ function start(root, { settings, arrays }) {
       update();
       if (next >= (run.complete ? run.kept.length : moments.length) - 1) pause();
     }, BEAT);
-    update();
+    answer();
   }
 
   function pause() {
@@ -115,7 +121,7 @@ function start(root, { settings, arrays }) {
 
   function look() {
     pause();
-    update();
+    answer();
   }
 
   /** The layer at one moment, in both bases, with what is measured in it. */
@@ -156,6 +162,8 @@ function start(root, { settings, arrays }) {
     drawLeak(now, all);
     const values = {
       step: now.step,
+      wanted: step.value,
+      by_size: bySize.value,
       layer: l + 1,
       depth: run.setup.starts.length,
       decay: run.setup.decay,
@@ -187,7 +195,7 @@ function start(root, { settings, arrays }) {
   function sentences(values, most) {
     const off = values.in_frames ? values.off_in_frames : values.off_in_standard_basis;
     const relative = say(off / most, 2);
-    const texts = [`Layer ${values.layer} of ${values.depth} after ${values.step.toLocaleString("en")} steps, in the ${values.in_frames ? "invariant frames" : "standard basis"}.`];
+    const texts = [`Layer ${values.layer} of ${values.depth} after ${values.step.toLocaleString("en")} ${values.step === 1 ? "step" : "steps"}, in the ${values.in_frames ? "invariant frames" : "standard basis"}.`];
     const { above, below: under } = aroundInert(values);
     if (!values.in_frames) {
       texts.push(`${Math.round(100 * values.share_moved)} % of its entries have moved, and those off the two marked blocks reach ${relative} of the largest entry: no structure to be seen.`);
@@ -198,7 +206,7 @@ function start(root, { settings, arrays }) {
       texts.push(`${above} singular values are above it and ${under} below.`);
     }
     if (values.lost) texts.push(`At this step size the run blows up: weights pass 10¹⁵ at step ${values.trained}.`);
-    else if (!values.complete) texts.push(`Training: step ${values.trained.toLocaleString("en")} of ${moments.at(-1).toLocaleString("en")}.`);
+    else if (values.wanted > values.step) texts.push(`On the way to step ${values.wanted.toLocaleString("en")}, trained to ${values.trained.toLocaleString("en")}.`);
     return texts.join(" ");
   }
 
@@ -255,21 +263,15 @@ function start(root, { settings, arrays }) {
     leakKeys.element.replaceChildren(legend(lines));
   }
 
-  retrain();
-  const watcher = new IntersectionObserver(([entry]) => {
-    visible = entry.isIntersecting;
-    work();
-  });
-  watcher.observe(root);
+  run = currentRun();
+  // The moment shown at first is an early one; a slow machine shows how far it came and goes on when asked.
+  run.advance(performance.now() + FIRST, settings.moment);
+  layer.offer(units.map((_, l) => l).filter((l) => l < depth.value));
+  update();
   return () => {
     pause();
-    watcher.disconnect();
     cancelAnimationFrame(request);
   };
-}
-
-function options(names) {
-  return Object.fromEntries(names.map((name) => [name, name]));
 }
 
 /** The n x n matrices of which a stack is made. */

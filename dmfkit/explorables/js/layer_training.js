@@ -52,8 +52,8 @@ function descend(weights, { target, mask, lr, decay, n }) {
 }
 
 /**
- * A run that is computed bit by bit: `advance(until)` trains until the clock says so and keeps the weights at each of
- * the moments, with Equation 4's numbers and the singular values.
+ * A run that is computed bit by bit: `advance(until)` trains until the clock says so, or a step is reached, and keeps the
+ * weights at each of the moments, with Equation 4's numbers and the singular values.
  */
 function layerRun(setup) {
   const { starts, scales, moments, n } = setup;
@@ -61,11 +61,11 @@ function layerRun(setup) {
   let rho = [...scales];
   let step = 0;
   const run = { setup, kept: [], step: 0, lost: false, complete: false };
-  run.advance = (until) => {
+  run.advance = (until, last = Infinity) => {
     while (!run.complete && performance.now() < until) {
       if (moments[run.kept.length] === step) {
         run.kept.push({ step, weights, rho, values: weights.map((weight) => singularValues(weight, n)) });
-        if (run.kept.length === moments.length) break;
+        if (run.kept.length === moments.length || step >= last) break;
       }
       weights = descend(weights, setup);
       rho = nextInert(rho, setup);
