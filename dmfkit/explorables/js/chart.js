@@ -23,7 +23,7 @@ function ticksOf([low, high], log, most) {
     if (powers.length >= 2) return powers;
     const values = [];
     for (let k = first - 1; k <= last; k += 1) for (const m of [1, 2, 5]) values.push(m * 10 ** k);
-    return values.filter((value) => value >= low * 0.999 && value <= high * 1.001).map((value) => ({ value, text: say(value) }));
+    return values.filter((value) => value >= low * 0.999 && value <= high * 1.001).map((value) => ({ value, text: value < 1000 || value >= 1e6 ? say(value) : value.toLocaleString("en") }));
   }
   const rough = (high - low) / Math.max(1, most) || 1;
   const unit = 10 ** Math.floor(Math.log10(rough));
@@ -54,11 +54,11 @@ function tickText({ power, text }, x, y, anchor) {
  *
  * @param {object} options height in pixels; label, what a screen reader calls the picture; margin, room around the
  *   frame in pixels; pick, called with the key of the mark that was touched. There must be another way to the same,
- *   since no key leads to a mark.
+ *   since no key leads to a mark; neighbour, whether it may stand beside another picture where there is room.
  */
-function chart({ height = 300, label, margin = MARGIN, pick }) {
+function chart({ height = 300, label, margin = MARGIN, pick, neighbour = false }) {
   const svg = draw("svg", { class: "dmfkit-x-chart", role: "img", "aria-label": label, height });
-  const element = make("div", { class: "dmfkit-x-place" }, svg);
+  const element = make("div", { class: neighbour ? "dmfkit-x-neighbour" : "dmfkit-x-place" }, svg);
   let latest = null;
   let width = 0;
   let targets = [];
@@ -203,25 +203,39 @@ function diverging(value, dark) {
   return ground.map((low, i) => Math.round(low + (full[i] - low) * t));
 }
 
-/** A picture of a matrix. `show(data, rows, columns, limit)` draws it with colours from -limit to limit. */
+/** Position of a size between `lowest` and `limit` on a logarithmic scale, as a number that `diverging` colours. */
+function sizeOnScale(value, lowest, limit) {
+  return -Math.min(1, Math.max(0, Math.log(Math.abs(value) / lowest) / Math.log(limit / lowest)));
+}
+
+/**
+ * A picture of a matrix. `show(data, rows, columns, limit, {lowest, split})` draws it with colours from -limit to limit;
+ * with `lowest` above zero by size instead, from there to the limit, logarithmically. Lines set off the first `split`
+ * rows and columns.
+ */
 function heatMap({ label }) {
   const canvas = make("canvas", { class: "dmfkit-x-heat", role: "img", "aria-label": label });
+  const lines = draw("svg", { class: "dmfkit-x-split", "aria-hidden": "true", preserveAspectRatio: "none" });
+  const caption = make("figcaption", {}, label);
   let latest = null;
   function paint() {
     if (!latest) return;
-    const { data, rows, columns, limit } = latest;
+    const { data, rows, columns, limit, lowest = 0, split = 0 } = latest;
     if (canvas.width !== columns || canvas.height !== rows) Object.assign(canvas, { width: columns, height: rows });
     const context = canvas.getContext("2d");
     const image = context.createImageData(columns, rows);
     const dark = isDark();
-    for (let i = 0; i < rows * columns; i += 1) image.data.set([...diverging(data[i] / limit, dark), 255], 4 * i);
+    const place = (value) => (lowest > 0 ? sizeOnScale(value, lowest, limit) : value / limit);
+    for (let i = 0; i < rows * columns; i += 1) image.data.set([...diverging(place(data[i]), dark), 255], 4 * i);
     context.putImageData(image, 0, 0);
+    lines.setAttribute("viewBox", `0 0 ${columns} ${rows}`);
+    const d = split ? `M${split} 0V${rows}M0 ${split}H${columns}` : "";
+    lines.replaceChildren(draw("path", { d, "vector-effect": "non-scaling-stroke" }));
   }
-  const caption = make("figcaption", {}, label);
   return {
-    element: make("figure", { class: "dmfkit-x-map" }, canvas, caption),
-    show(data, rows, columns, limit) {
-      latest = { data, rows, columns, limit };
+    element: make("figure", { class: "dmfkit-x-map" }, make("div", {}, canvas, lines), caption),
+    show(data, rows, columns, limit, options = {}) {
+      latest = { data, rows, columns, limit, ...options };
       paint();
     },
     describe(text) {

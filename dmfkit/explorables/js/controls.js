@@ -66,6 +66,11 @@ function choice({ label, options, value, change, inline = false }) {
     enable(yes) {
       inputs.forEach((input) => (input.disabled = !yes));
     },
+    /** Only these values can be chosen now; where the present one is not among them, the first of them is. */
+    offer(values) {
+      inputs.forEach((input, i) => (input.disabled = !values.includes(entries[i][1])));
+      if (!values.includes(control.value)) control.set(values[0]);
+    },
   };
   for (const input of inputs) input.addEventListener("change", () => change?.(control.value));
   return control;
@@ -87,6 +92,12 @@ function toggle({ label, value = false, change }) {
       input.disabled = !yes;
     },
   };
+}
+
+/** Several controls in a row under one name. */
+function group({ label, controls }) {
+  const elements = controls.map((control) => control.element);
+  return { element: make("fieldset", { class: "dmfkit-x-control dmfkit-x-group" }, make("legend", {}, label), ...elements) };
 }
 
 /** A button; `name`, which contains the label, is for a screen reader where the label alone would say too little. */
