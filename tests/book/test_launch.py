@@ -1,6 +1,7 @@
 """The buttons that open a chapter elsewhere: on chapters only, leading there, and loading nothing from there."""
 
 import functools
+import re
 import shutil
 import threading
 from http.server import ThreadingHTTPServer
@@ -20,7 +21,7 @@ from .test_html import Page
 pytestmark = pytest.mark.book
 
 CHAPTER = "06_one_measurement"
-TEXTS = ("cover", "chapters", "scoreboard", "errata", "differences", "execution")
+PLACEHOLDER = re.compile(r"^% generated: (.+)$", re.MULTILINE)
 COLAB = "https://colab.research.google.com/github/{owner}/{name}/blob/{branch}/notebooks/{chapter}.ipynb"
 BINDER = "https://mybinder.org/v2/gh/{owner}/{name}/{branch}?urlpath=lab/tree/notebooks/{chapter}.ipynb"
 
@@ -32,7 +33,9 @@ def published(layout, tmp_path_factory):
     target.executed.mkdir()
     target.logs.mkdir()
     shutil.copy(layout.executed_notebook(CHAPTER), target.executed)
-    stage(target, [CHAPTER], "quick", dict.fromkeys(TEXTS, ""), Repository("example", "book", "drafts"))
+    pages = (layout.root / "book").glob("*.md")
+    texts = {name for page in pages for name in PLACEHOLDER.findall(page.read_text(encoding="utf-8"))}
+    stage(target, [CHAPTER], "quick", dict.fromkeys(texts, ""), Repository("example", "book", "drafts"))
     render(target)
     return target
 
