@@ -318,7 +318,8 @@ def test_it_fits_its_page(open_explorable, width):
     outside = """root => {
         const end = root.querySelector('.dmfkit-x-help').getBoundingClientRect();
         const box = (e) => e.getBoundingClientRect();
-        const parts = [...root.querySelectorAll('.dmfkit-x > *, .dmfkit-x div *:not(svg *)')].map((e) => [e, end]);
+        const all = [...root.querySelectorAll('.dmfkit-x > *, .dmfkit-x div *:not(svg *)')];
+        const parts = all.filter((e) => box(e).width).map((e) => [e, end]);
         const texts = [...root.querySelectorAll('svg text')].map((e) => [e, box(e.closest('svg'))]);
         const leaves = ([e, frame]) => box(e).right > frame.right + 1 || box(e).left < frame.left - 1;
         return [...parts, ...texts].filter(leaves).map(([e]) => e.outerHTML.slice(0, 120));
