@@ -52,7 +52,7 @@ def descend(values, depth, n_steps, stop=0.0):
 
 def assert_agreement(race, n_steps):
     for number, depth in enumerate((1, 2, 3, 4)):
-        race.choose("matrices and text: depth", str(depth))
+        race.choose("depth", str(depth))
         now = race.values
         run = now["runs"][number]
         assert (now["step"], now["depth"], run["depth"]) == (n_steps, depth, depth)
@@ -171,7 +171,7 @@ def test_every_control_changes_text_and_values(race, by):
         assert race.text != before[1]
     race.press("+1 step", by=by)
     before = race.text
-    race.choose("matrices and text: depth", "4", by=by)
+    race.choose("depth", "4", by=by)
     assert race.values["depth"] == 4
     assert race.text != before
 
@@ -181,7 +181,7 @@ def test_choices_of_pictures_change_the_pictures(race):
     small = race.root.locator(".dmfkit-x-multiples svg").first
     curves = race.root.locator(".dmfkit-x-pictures > .dmfkit-x-place > svg")
     before = small.inner_html()
-    race.choose("singular values", "logarithmic")
+    race.choose("singular values", "log")
     assert small.inner_html() != before
     shown = {curves.inner_html()}
     for quantity in ("training loss", "effective rank"):
