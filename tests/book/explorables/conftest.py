@@ -17,6 +17,10 @@ class Shown:
     name: str
     problems: list = field(default_factory=list)
 
+    def beside(self, name):
+        """Return another explorable of the same page."""
+        return Shown(self.page, name, self.problems)
+
     @property
     def root(self):
         return self.page.locator(f"[data-explorable={self.name}]")
@@ -158,6 +162,8 @@ def open_explorable(browser, layout):
         page.on(
             "request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else found(f"request to {r.url}")
         )
+        # Formulas are tested elsewhere; setting those of a long chapter would take longer than all else here.
+        page.route("**/tex-mml-chtml.js", lambda route: route.fulfill(body="", content_type="text/javascript"))
         page.goto((layout.html / "notebooks" / f"{chapter}.html").as_uri())
         page.wait_for_selector("html[data-explorables=ready]")
         return explorable
