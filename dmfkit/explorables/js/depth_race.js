@@ -26,7 +26,7 @@ function start(root, content) {
   const multiples = spectra(depths);
   const axis = choice({
     label: "singular values",
-    options: { linear: false, logarithmic: true },
+    options: { linear: false, log: true },
     value: false,
     change: (log) => ((multiples.logarithmic.value = log), update()),
     inline: true,
@@ -40,7 +40,7 @@ function start(root, content) {
     inline: true,
   });
   const depth = choice({
-    label: "matrices and text: depth",
+    label: "depth",
     options: Object.fromEntries(depths.map((n, i) => [String(n), i])),
     value: Math.max(0, depths.indexOf(3)),
     change: update,

@@ -52,7 +52,7 @@ def descend(values, depth, n_steps, stop=0.0):
 
 def assert_agreement(race, n_steps):
     for number, depth in enumerate((1, 2, 3, 4)):
-        race.choose("matrices and text: depth", str(depth))
+        race.choose("depth", str(depth))
         now = race.values
         run = now["runs"][number]
         assert (now["step"], now["depth"], run["depth"]) == (n_steps, depth, depth)
@@ -171,7 +171,7 @@ def test_every_control_changes_text_and_values(race, by):
         assert race.text != before[1]
     race.press("+1 step", by=by)
     before = race.text
-    race.choose("matrices and text: depth", "4", by=by)
+    race.choose("depth", "4", by=by)
     assert race.values["depth"] == 4
     assert race.text != before
 
@@ -181,7 +181,7 @@ def test_choices_of_pictures_change_the_pictures(race):
     small = race.root.locator(".dmfkit-x-multiples svg").first
     curves = race.root.locator(".dmfkit-x-pictures > .dmfkit-x-place > svg")
     before = small.inner_html()
-    race.choose("singular values", "logarithmic")
+    race.choose("singular values", "log")
     assert small.inner_html() != before
     shown = {curves.inner_html()}
     for quantity in ("training loss", "effective rank"):
@@ -318,7 +318,8 @@ def test_it_fits_its_page(open_explorable, width):
     outside = """root => {
         const end = root.querySelector('.dmfkit-x-help').getBoundingClientRect();
         const box = (e) => e.getBoundingClientRect();
-        const parts = [...root.querySelectorAll('.dmfkit-x > *, .dmfkit-x div *:not(svg *)')].map((e) => [e, end]);
+        const all = [...root.querySelectorAll('.dmfkit-x > *, .dmfkit-x div *:not(svg *)')];
+        const parts = all.filter((e) => box(e).width).map((e) => [e, end]);
         const texts = [...root.querySelectorAll('svg text')].map((e) => [e, box(e.closest('svg'))]);
         const leaves = ([e, frame]) => box(e).right > frame.right + 1 || box(e).left < frame.left - 1;
         return [...parts, ...texts].filter(leaves).map(([e]) => e.outerHTML.slice(0, 120));
