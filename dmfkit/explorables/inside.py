@@ -91,7 +91,9 @@ class InsideWeights(Explorable):
             "depths": depths,
             "depth": int(depth),
             # A list, because a notebook stores the keys of a mapping in alphabetical order.
-            "starts": [{"name": name, "scales": [float(one) for one in scales]} for name, scales in layer_scales.items()],
+            "starts": [
+                {"name": name, "scales": [float(one) for one in scales]} for name, scales in layer_scales.items()
+            ],
             "share": float(mask.double().mean()),
             "weightDecays": sorted({0.0, *map(float, weight_decays)}),
             "stepSizes": list(STEP_SIZES),

@@ -19,8 +19,8 @@ function start(root, { settings, arrays }) {
   const layer = choice({ label: "layer", options: layers, value: 0, change: answer });
   const decay = slider({ label: "weight decay λ", values: settings.weightDecays, value: 0, change: retrain });
   const bySize = toggle({ label: "colours by size, down to rounding", change: answer });
-  const step = slider({ label: "step", values: moments, value: settings.moment, show: (t) => t.toLocaleString("en"), change: look });
-  const play = button({ label: "Play", press: () => (timer ? pause() : go()) });
+  const step = slider({ label: "step t", values: moments, value: settings.moment, show: (t) => t.toLocaleString("en"), change: look });
+  const play = button({ label: "Play", press: () => (timer ? look() : go()) });
   const rate = slider({ label: "step size η", values: settings.stepSizes, value: 1, show: (k) => `${say(k)} × ${say(lr)}`, change: retrain });
   const depth = slider({ label: "depth L", values: settings.depths, value: settings.depth, show: String, change: retrain });
   const scales = choice({ label: "scales of the start", options: begins, value: settings.starts[0], change: retrain });
@@ -102,13 +102,14 @@ function start(root, { settings, arrays }) {
   }
 
   function go() {
-    if (step.value === moments.at(-1)) step.set(moments[0]);
+    const last = run.complete ? run.kept.length - 1 : moments.length - 1;
+    if (moments.indexOf(step.value) >= last) step.set(moments[0]);
     play.rename("Pause");
     timer = setInterval(() => {
       const next = moments.indexOf(step.value) + 1;
       if (next < run.kept.length) step.set(moments[next]);
-      update();
       if (next >= (run.complete ? run.kept.length : moments.length) - 1) pause();
+      update();
     }, BEAT);
     answer();
   }

@@ -30,7 +30,8 @@ class Shown:
         return self.root.locator(".dmfkit-x-text").text_content()
 
     def slider(self, label):
-        return self.root.get_by_label(label)
+        # By its role, since descriptions of pictures are labels too and may have the same words.
+        return self.root.get_by_role("slider", name=label)
 
     def slide(self, label, index, *, by="keyboard"):
         """Move a slider to the value with this number, counted from 0; negative numbers count from the end."""
