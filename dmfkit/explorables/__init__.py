@@ -4,6 +4,8 @@ from dmfkit.explorables.compress import CompressionRace, CompressIt, ErrorCurve
 from dmfkit.explorables.explorable import BUDGET, Explorable
 from dmfkit.explorables.gap import DepthGap
 from dmfkit.explorables.inside import InsideWeights
+from dmfkit.explorables.panels import PickAPanel
+from dmfkit.explorables.race import DepthRace
 from dmfkit.explorables.schatten import SchattenCorner
 
 __all__ = [
@@ -11,8 +13,10 @@ __all__ = [
     "CompressIt",
     "CompressionRace",
     "DepthGap",
+    "DepthRace",
     "ErrorCurve",
     "Explorable",
     "InsideWeights",
+    "PickAPanel",
     "SchattenCorner",
 ]

@@ -27,7 +27,7 @@ function start(root, { settings, arrays }) {
   const seen = choice({ label: "entries seen", options: { all: false, [`${say(100 * share)} %`]: true }, value: false, change: retrain });
 
   const map = heatMap({ label: "the layer" });
-  const spectrum = chart({ height: 300, beside: true, label: "Singular values of the layer against the step" });
+  const spectrum = chart({ height: 300, neighbour: true, label: "Singular values of the layer against the step" });
   const leak = chart({ height: 210, label: "Largest entry off the blocks against the step" });
   const keys = { element: make("div", { class: "dmfkit-x-place" }) };
   const leakKeys = { element: make("div", { class: "dmfkit-x-place" }) };

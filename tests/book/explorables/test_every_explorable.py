@@ -10,7 +10,10 @@ from dmfkit.explorables import BUDGET
 pytestmark = pytest.mark.book
 
 EXPECTED = {
+    "01_matrix_completion": {"pick-a-panel"},
     "02_norms_in_theory": {"schatten-corner"},
+    "03_norms_in_experiments": {"pick-a-panel"},
+    "05_dynamics_in_experiments": {"depth-race"},
     "06_one_measurement": {"depth-gap"},
     "08_invariant_subspaces": {"inside-weights"},
     "10_compressed_completion": {"compress-it"},
@@ -52,9 +55,9 @@ def test_each_is_where_it_should_be(chapters, open_explorable):
 def test_every_control_changes_what_is_said(chapters, open_explorable, by):
     dead, moved = [], 0
     for path in chapters:
-        page = open_explorable(path.stem, "").page
-        for name in names(page):
-            shown = open_explorable(path.stem, name)
+        opened = open_explorable(path.stem, "")
+        for name in names(opened.page):
+            shown = opened.beside(name)
             for number in range(shown.root.locator("input").count()):
                 # What has no effect now is disabled, and stays so until another control is moved.
                 if shown.root.locator("input").nth(number).is_disabled():
