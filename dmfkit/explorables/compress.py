@@ -111,7 +111,7 @@ class CompressIt(Explorable):
         If a run is missing or its times and errors do not fit.
     """
 
-    scripts = ("compress_it.js",)
+    scripts = ("compress_words.js", "compress_it.js")
 
     def __init__(
         self, picture: Figure, races: Sequence[CompressionRace], *, discrepant_rate: float, rank_bound: int

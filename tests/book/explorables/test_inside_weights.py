@@ -35,18 +35,6 @@ def settle(shown):
     return shown.values
 
 
-def pick(shown, label, by):
-    """Choose a radio button or a check box as a reader does."""
-    control = shown.root.get_by_label(label, exact=True)
-    if by == "keyboard":
-        control.focus()
-        control.press("Space")
-    elif by == "touch":
-        control.tap()
-    else:
-        control.click()
-
-
 def trained(chapter, now):
     """What the package has to say about the page's run: weights, their blocks, the numbers of Equation 4."""
     d, rank, seed = chapter["d"], chapter["rank"], chapter["data_seed"]
@@ -94,8 +82,8 @@ def test_every_moment_and_layer_is_the_packages_in_both_bases(inside, chapter, b
     ):
         inside.slide("weight decay", decay, by=by)
         inside.slide("step t", step, by=by)
-        pick(inside, layer, by)
-        pick(inside, basis, by)
+        inside.choose("layer", layer, by=by)
+        inside.choose("look at it in the", basis, by=by)
         now = settle(inside)
         assert (now["layer"], now["in_frames"]) == (int(layer), basis == "invariant frames")
         compare(chapter, now)
@@ -105,8 +93,8 @@ def test_every_moment_and_layer_is_the_packages_in_both_bases(inside, chapter, b
 
 @pytest.mark.parametrize("start", ["a tenth", "unequal"])
 def test_other_depths_starts_and_steps_are_the_packages(inside, chapter, start):
-    pick(inside, "invariant frames", "mouse")
-    pick(inside, start, "mouse")
+    inside.choose("look at it in the", "invariant frames", by="mouse")
+    inside.choose("scales of the start", start)
     inside.slide("step t", -4)
     for depth, rate in ((0, 0), (1, 1), (-1, 2)):
         inside.slide("depth", depth)
@@ -118,7 +106,7 @@ def test_the_switch_shows_what_is_not_to_be_seen_otherwise(inside):
     raw = inside.values
     assert raw["share_moved"] == 1
     assert "no structure to be seen" in inside.text
-    pick(inside, "invariant frames", "touch")
+    inside.choose("look at it in the", "invariant frames", by="touch")
     framed = inside.values
     assert framed["off_in_standard_basis"] == raw["off_in_standard_basis"] > 0.1
     assert framed["off_in_frames"] < 1e-13
@@ -127,7 +115,7 @@ def test_the_switch_shows_what_is_not_to_be_seen_otherwise(inside):
 
 
 def test_too_large_a_step_blows_up_and_leaves_only_rounding_off_the_blocks(inside):
-    pick(inside, "invariant frames", "mouse")
+    inside.choose("look at it in the", "invariant frames", by="mouse")
     inside.slide("step size", -1)
     inside.slide("step t", -1)
     now = settle(inside)
@@ -139,9 +127,9 @@ def test_too_large_a_step_blows_up_and_leaves_only_rounding_off_the_blocks(insid
 
 
 def test_a_share_of_the_entries_fills_the_zeros_at_the_first_step(inside, chapter):
-    pick(inside, "invariant frames", "mouse")
+    inside.choose("look at it in the", "invariant frames", by="mouse")
     d = chapter["d"]
-    pick(inside, f"{100 * round(chapter['observed_share'] * d * d) / d**2:.3g} %", "mouse")
+    inside.choose("entries seen", f"{100 * round(chapter['observed_share'] * d * d) / d**2:.3g} %")
     inside.slide("step t", 1)
     now = settle(inside)
     assert now["step"] == 1
@@ -178,7 +166,7 @@ def test_play_goes_through_the_moments_and_pauses(inside, chapter):
 
 
 def test_a_layer_that_is_not_there_cannot_be_chosen(inside):
-    pick(inside, "3", "mouse")
+    inside.choose("layer", "3")
     inside.slide("depth", 0)
     assert inside.values["depth"] == 1
     assert inside.values["layer"] == 1
