@@ -111,15 +111,17 @@ class CompressIt(Explorable):
         If a run is missing or its times and errors do not fit.
     """
 
-    scripts = ("compress_it.js",)
+    scripts = ("compress_words.js", "compress_it.js")
 
     def __init__(
         self, picture: Figure, races: Sequence[CompressionRace], *, discrepant_rate: float, rank_bound: int
     ) -> None:
         if not races:
             raise InputError("there is nothing to compare: give at least one race.")
-        for race in races:
+        for number, race in enumerate(races):
             _check(race, discrepant_rate, rank_bound)
+            if any((race.d, race.observed_share) == (other.d, other.observed_share) for other in races[:number]):
+                raise InputError(f"a race at d = {race.d} with a share of {race.observed_share:g} is given twice.")
         arrays: dict[str, np.ndarray] = {}
         settings = {
             "rate": float(discrepant_rate),

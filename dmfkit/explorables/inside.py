@@ -51,7 +51,10 @@ class InsideWeights(Explorable):
         If sizes or lists do not fit each other.
     """
 
-    scripts = ("matrices.js", "layer_training.js", "inside_weights.js")
+    scripts = (
+        *("matrix.js", "descent.js", "layer_training.js"),
+        *("inside_words.js", "inside_pictures.js", "inside_weights.js"),
+    )
 
     def __init__(
         self,

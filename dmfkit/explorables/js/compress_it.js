@@ -114,7 +114,7 @@ function start(root, { settings, arrays }) {
     });
     keys.element.replaceChildren(legend(shown.map((run) => ({ text: nameOf(run), series: KINDS.indexOf(run.kind), dash: DASHES[run.kind] }))));
     const outcome = outcomeOf(race, wide, compressed);
-    const text = [outcome, narrowText(race, wide), reading(race, at, wide, compressed)].filter(Boolean).join(" ");
+    const text = [outcome, narrowText(race, wide, find("narrow"), curves.narrow.value), reading(race, at, wide, compressed, axis.value)].filter(Boolean).join(" ");
     picture.describe(`Relative error against ${axis.value ? "time" : "iterations"}, both logarithmic. ${outcome}`);
     view.say(text, {
       ...at,
@@ -162,47 +162,6 @@ function start(root, { settings, arrays }) {
     return 2 * run.bound < size.value.rank ? size.value.beyond[i] : null;
   }
 
-  function reading(race, at, wide, compressed) {
-    const ended = (run, iterations) => run.met && iterations * race.lr >= run.times.at(-1);
-    const versus = (error, iterations) =>
-      ended(wide, at.iterations) && ended(compressed, iterations) ? "both have met the rule" : compare(at.error_wide, error);
-    const equal = `${say(at.error_compressed)}: ${versus(at.error_compressed, at.iterations)}.`;
-    const timed = `${say(at.error_compressed_at_equal_time)}: ${versus(at.error_compressed_at_equal_time, at.seconds / compressed.seconds)}.`;
-    return axis.value
-      ? `At ${seconds(at.seconds)} the wide run, ${round(at.iterations)} iterations on, is at ${say(at.error_wide)} and the compressed one at ${timed} After equally many iterations the compressed one is at ${equal}`
-      : `After ${round(at.iterations)} iterations the wide run is at ${say(at.error_wide)} and the compressed one at ${equal} In the time that this takes the wide run, ${seconds(at.seconds)}, the compressed one comes to ${timed}`;
-  }
-
-  function outcomeOf(race, wide, run) {
-    const ratio = run.times.at(-1) / wide.times.at(-1);
-    const inTime = (ratio * run.seconds) / wide.seconds;
-    const spare = `2r̂ = ${2 * run.bound}`;
-    const texts = [];
-    if (!wide.met) texts.push("The wide run does not meet the stopping rule within its time, so there is nothing to keep up with.");
-    else if (run.met && run.bound >= race.rank) texts.push(`Compressed, γ = ${run.rate}, r̂ = ${run.bound}: it meets the stopping rule after ${times(ratio)} the wide run’s iterations and ${times(inTime)} its time.`);
-    else if (run.met) texts.push(`r̂ = ${run.bound} is below the rank ${race.rank}: the frames begin without all directions, and the run stands still on the way. As ${spare} leaves room for them it meets the rule in the end, after ${times(ratio)} the wide run’s iterations.`);
-    else texts.push(`It fails. ${whyFailed(race, run)} After ${times(ratio)} the wide run’s iterations its error is ${say(run.errors.at(-1))}.`);
-    if (race.lr > run.stable) texts.push(`And the step ${say(race.lr)} is above the largest stable one along this run, ${say(run.stable)}: gradient descent would not follow this curve, which is the gradient flow’s.`);
-    return texts.join(" ");
-  }
-
-  function whyFailed(race, run) {
-    const i = race.bounds.indexOf(run.bound);
-    if (run.rate === 0) return `With γ = 0 the frames never turn, and they miss ${say(100 * race.missed[i])} % of ‖Φ‖², which no core repairs.`;
-    if (2 * run.bound < race.rank) return `Cores of 2r̂ = ${2 * run.bound} rows make no matrix of rank ${race.rank}; the nearest of rank ${2 * run.bound} is ${say(race.beyond[i])} away.`;
-    if (run.bound < race.rank) return `r̂ = ${run.bound} is below the rank ${race.rank}, so the frames begin without some directions and have not found them.`;
-    return `The frames turn too slowly at γ = ${run.rate}: the error still falls, but the rule is not met.`;
-  }
-
-  function narrowText(race, wide) {
-    const run = find("narrow");
-    if (race.bounds.length === 1 && !run) return `At this size only r̂ = ${race.bounds[0]} was run, and no narrow factorization.`;
-    if (!run || !curves.narrow.value || !wide.met) return "";
-    const ratio = run.times.at(-1) / wide.times.at(-1);
-    const end = run.met ? "meets the rule after" : `fails, at ${say(run.errors.at(-1))} after`;
-    return `A narrow factorization of hidden width ${2 * run.bound} ${end} ${times(ratio)} the wide run’s iterations and ${times((ratio * run.seconds) / wide.seconds)} its time.`;
-  }
-
   function nameOf(run) {
     if (run.kind === "wide") return "wide";
     return run.kind === "narrow" ? `narrow, width ${2 * run.bound}` : `compressed, γ = ${run.rate}, r̂ = ${run.bound}`;
@@ -224,23 +183,4 @@ function errorAt({ times, errors }, t) {
   }
   const part = (t - times[low]) / (times[high] - times[low]);
   return Math.exp((1 - part) * Math.log(errors[low]) + part * Math.log(errors[high]));
-}
-
-function compare(wide, other) {
-  const ratio = wide / other;
-  if (Math.abs(Math.log(ratio)) < 0.05) return "as near as the wide one";
-  return ratio > 1 ? `${times(ratio)} nearer` : `${times(1 / ratio)} farther off`;
-}
-
-function times(ratio) {
-  if (ratio >= 1e6) return `${say(ratio / 1e6, 2)} million times`;
-  return `${ratio < 1000 ? say(ratio) : round(Number(ratio.toPrecision(2)))} times`;
-}
-
-function round(value) {
-  return Math.round(value).toLocaleString("en");
-}
-
-function seconds(value) {
-  return value < 120 ? `${say(value)} s` : value < 7200 ? `${say(value / 60)} minutes` : `${say(value / 3600)} hours`;
 }

@@ -3,7 +3,7 @@
 /** What stands in the place of a control that has one value only: nothing to move, and no dead slider. */
 function fixed({ label, text, value }) {
   const element = make("div", { class: "dmfkit-x-control" }, make("span", { class: "dmfkit-x-label" }, label), make("span", { class: "dmfkit-x-value" }, text));
-  return { element, value, set() {}, enable() {} };
+  return { element, value, set() {}, enable() {}, offer() {} };
 }
 
 /**

@@ -2,16 +2,31 @@
 
 const OVERFLOW = 1e15; // A run whose weights pass this will not come back.
 
+/** Largest absolute value; not a number if one of them is none. */
+function largest(values) {
+  let most = 0;
+  for (const value of values) if (!(Math.abs(value) <= most)) most = Math.abs(value);
+  return most;
+}
+
+function product(a, b, n) {
+  const out = new Float64Array(n * n);
+  multiply(out, a, b, n);
+  return out;
+}
+
 /** The frames V_1, U_1 = V_2, .., U_L: each the one before, carried on by the layer's orthogonal start. */
 function carriedFrames(first, starts, n) {
   const frames = [first];
-  for (const start of starts) frames.push(multiply(start, frames.at(-1), n));
+  for (const start of starts) frames.push(product(start, frames.at(-1), n));
   return frames;
 }
 
 /** The layer between two frames, U^T W V. */
 function inFrames(weight, left, right, n) {
-  return transposedTimes(left, multiply(weight, right, n), n);
+  const turned = new Float64Array(n * n);
+  transpose(turned, left, n);
+  return product(turned, product(weight, right, n), n);
 }
 
 /** Equation 4: the next numbers of the inert blocks from the present ones. */
@@ -35,48 +50,46 @@ function blockMeasures(matrix, n, size, level) {
   return { off, rest, mean: sum / (n - size) };
 }
 
-/** A step of gradient descent in all layers at once, Equation 9; `mask` (or null) says which entries are seen. */
-function descend(weights, { target, mask, lr, decay, n }) {
-  const before = [null]; // W_{l-1} .. W_1, the identity where null
-  for (const weight of weights) before.push(before.at(-1) ? multiply(weight, before.at(-1), n) : weight);
-  const error = before.pop().map((value, i) => (mask && !mask[i] ? 0 : value - target[i]));
-  let back = error; // W_{L:l+1}^T times the error
-  return weights
-    .map((_, i) => weights.length - 1 - i)
-    .map((l) => {
-      const slope = before[l] ? timesTransposed(back, before[l], n) : back;
-      back = l > 0 ? transposedTimes(weights[l], back, n) : back;
-      return weights[l].map((value, i) => (1 - lr * decay) * value - lr * slope[i]);
-    })
-    .reverse();
-}
-
 /**
  * A run that is computed bit by bit: `advance(until)` trains until the clock says so, or a step is reached, and keeps the
  * weights at each of the moments, with Equation 4's numbers and the singular values.
  */
 function layerRun(setup) {
-  const { starts, scales, moments, n } = setup;
-  let weights = starts.map((start, l) => start.map((value) => scales[l] * value));
+  const { starts, scales, moments, n, lr, decay } = setup;
+  const size = n * n;
+  const state = new Float64Array(starts.length * size);
+  starts.forEach((start, l) => start.forEach((value, i) => (state[l * size + i] = scales[l] * value)));
+  const here = evaluator(state, { ...setup, d: n, depth: starts.length });
+  const scratch = new Float64Array(size);
   let rho = [...scales];
   let step = 0;
   const run = { setup, kept: [], step: 0, lost: false, complete: false };
+
+  function keep() {
+    const weights = starts.map((_, l) => state.slice(l * size, (l + 1) * size));
+    const values = weights.map((weight) => {
+      const found = new Float64Array(n);
+      singularValues(found, weight, scratch, n);
+      return Array.from(found);
+    });
+    run.kept.push({ step, weights, rho, values });
+  }
+
   run.advance = (until, last = Infinity) => {
     while (!run.complete && performance.now() < until) {
       if (moments[run.kept.length] === step) {
-        run.kept.push({ step, weights, rho, values: weights.map((weight) => singularValues(weight, n)) });
-        if (run.kept.length === moments.length || step >= last) break;
+        keep();
+        run.complete = run.kept.length === moments.length;
+        if (run.complete || step >= last) break;
       }
-      weights = descend(weights, setup);
+      here.evaluate();
+      for (let i = 0; i < state.length; i += 1) state[i] = (1 - lr * decay) * state[i] - lr * here.gradient[i];
       rho = nextInert(rho, setup);
       step += 1;
       run.step = step;
-      if (!weights.every((weight) => largest(weight) < OVERFLOW)) {
-        run.lost = true;
-        break;
-      }
+      run.lost = !(largest(state) < OVERFLOW);
+      run.complete = run.lost;
     }
-    run.complete = run.lost || run.kept.length === moments.length;
   };
   return run;
 }
