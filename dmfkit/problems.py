@@ -294,6 +294,13 @@ def full_observation(ground_truth: Tensor, normalisation: Normalisation = "half_
     return FullObservation(normalisation, ground_truth, ground_truth)
 
 
+def entry_order(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Return the order, ``(d * d_in,)``, in which entries (counted row by row) are observed with this seed."""
+    # Another stream than the ground truth's, which may well have been drawn with the same seed.
+    generator = torch.Generator().manual_seed(seed + 2**32)
+    return torch.randperm(math.prod(shape), generator=generator)
+
+
 def matrix_completion(
     ground_truth: Tensor, n_observed: int, seed: int, normalisation: Normalisation = "half_sum"
 ) -> MatrixCompletion:
@@ -309,9 +316,7 @@ def matrix_completion(
     """
     shape = tuple(ground_truth.shape)
     check_n_entries(shape, n_observed)
-    # Another stream than the ground truth's, which may well have been drawn with the same seed.
-    generator = torch.Generator().manual_seed(seed + 2**32)
-    chosen = torch.randperm(math.prod(shape), generator=generator)[:n_observed]
+    chosen = entry_order(shape, seed)[:n_observed]
     mask = torch.zeros(math.prod(shape), dtype=ground_truth.dtype)
     mask[chosen] = 1.0
     mask = mask.view(shape).to(ground_truth.device)

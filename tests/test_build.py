@@ -19,6 +19,7 @@ from dmfkit.book.execute import execute
 from dmfkit.book.layout import find_chapters
 from dmfkit.book.order import longest_first
 from dmfkit.book.presets import read_preset, with_recompute
+from dmfkit.book.publish import publish_results
 from dmfkit.book.stage import as_page, fill, reduce_contents, stage
 from dmfkit.book.strip import strip, strip_file
 from dmfkit.errors import InputError
@@ -35,6 +36,7 @@ def write_chapter(root, name, *sources, parameters="d = 100"):
         *(v4.new_code_cell(source, id=f"code-{number}") for number, source in enumerate(sources)),
     ]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    (root / "_config.yml").write_text("title: x\n")
     (root / "notebooks" / "presets").mkdir(parents=True, exist_ok=True)
     notebook = v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, root / "notebooks" / f"{name}.ipynb")
@@ -173,7 +175,6 @@ def test_staging_reduces_the_contents_and_marks_injected_parameters(layout):
     execute(layout, find_chapters(layout, ["01"]), {"01_first": {"d": 40}}, jobs=1)
     (layout.root / "book").mkdir()
     (layout.root / "book" / "intro.md").write_text("# Title\n\n% generated: cover\n")
-    (layout.root / "_config.yml").write_text("title: x\n")
     (layout.root / "LICENSE").write_text("x\n")
     contents = {
         "format": "jb-book",
@@ -311,3 +312,15 @@ def test_when_all_is_computed_anew_the_longest_chapter_starts_first(tmp_path):
     layout = Layout(tmp_path, tmp_path / "_build")
     order = longest_first(layout, find_chapters(layout))
     assert [path.stem for path in order] == ["03_long", "01_short", "02_none"]
+
+
+def test_publishing_asks_those_chapters_for_results_that_have_some(tmp_path):
+    write_chapter(tmp_path, "01_none", "x = 1")
+    source = "import xarray as xr\nfrom dmfkit.store import write\nfrom pathlib import Path\n"
+    source += "write(Path(results) / 'one-0123456789ab.nc', xr.Dataset({'x': 1.0}))"
+    write_chapter(tmp_path, "02_stored", source, parameters="results = ''")
+    old = tmp_path / "notebooks" / "results" / "old-0123456789ab.nc"
+    write(old, xr.Dataset({"x": 2.0}))
+    published = publish_results(Layout(tmp_path, tmp_path / "_build"), jobs=2)
+    assert [path.name for path in published] == ["one-0123456789ab.nc"]
+    assert [path.name for path in old.parent.iterdir()] == ["one-0123456789ab.nc"]

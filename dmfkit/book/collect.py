@@ -1,4 +1,4 @@
-"""Collect from the executed chapters what they settled: verdicts and origins of results."""
+"""Collect from the executed chapters what they found: verdicts, results, and their origins."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import xarray as xr
 
 from dmfkit.errors import InputError
+from dmfkit.handed_over import MIME_TYPE as RESULT
+from dmfkit.handed_over import HandedOver
 from dmfkit.origin import MIME_TYPE as ORIGIN
 from dmfkit.verdict import MIME_TYPE as CLAIM
 
@@ -35,6 +38,25 @@ def collect_claims(notebooks: Sequence[Path], preset: str) -> dict[str, dict[str
             place = {"notebook": notebook.stem, "cell": cell, "preset": preset}
             collected[identifier] = {key: value for key, value in verdict.items() if key != "id"} | place
     return collected
+
+
+def collect_results(notebook: Path) -> dict[str, xr.DataArray]:
+    """Return what an executed notebook handed over, by name.
+
+    Raises
+    ------
+    InputError
+        If a name is handed over twice.
+    """
+    results: dict[str, xr.DataArray] = {}
+    for cell, content in _outputs(notebook, RESULT):
+        array = HandedOver.from_json(content).values
+        if str(array.name) in results:
+            raise InputError(
+                f"{notebook.stem} hands over {array.name!r} twice, again in cell {cell}: rename one of them."
+            )
+        results[str(array.name)] = array
+    return results
 
 
 def collect_origins(notebook: Path) -> list[dict[str, Any]]:

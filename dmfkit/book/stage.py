@@ -14,9 +14,12 @@ import yaml
 from nbformat import NotebookNode
 
 from dmfkit.book.explorables import with_pictures, with_steady_models
+from dmfkit.book.first_cell import with_first_cell
 from dmfkit.book.layout import Layout
 from dmfkit.book.partial import labels_of, text_without_absent, title_of, without_absent
+from dmfkit.book.repository import Repository, configuration
 from dmfkit.errors import InputError
+from dmfkit.handed_over import MIME_TYPE as RESULT
 from dmfkit.origin import MIME_TYPE as ORIGIN
 from dmfkit.verdict import MIME_TYPE as CLAIM
 
@@ -24,12 +27,18 @@ from dmfkit.verdict import MIME_TYPE as CLAIM
 _PLACEHOLDER = re.compile(r"^% generated: (?P<name>[a-z-]+)$", re.MULTILINE)
 
 _INJECTED_NOTE = (
-    "```{note}\nThis build ran the chapter with other parameters than the papers' own, the preset *%s*. "
+    "```{note}\nThis build ran the chapter with other parameters than its own, the preset *%s*. "
     "The next cell holds them; it replaces values of the cell above.\n```"
 )
 
 
-def stage(layout: Layout, chapters: Sequence[str], preset: str, generated: Mapping[str, str]) -> None:
+def stage(
+    layout: Layout,
+    chapters: Sequence[str],
+    preset: str,
+    generated: Mapping[str, str],
+    repository: Repository | None = None,
+) -> None:
     """Write the folder from which Jupyter Book makes the pages.
 
     Parameters
@@ -42,6 +51,8 @@ def stage(layout: Layout, chapters: Sequence[str], preset: str, generated: Mappi
         Name of the preset that they were executed with.
     generated
         Text for each `% generated: NAME` line of the pages.
+    repository
+        Where the sources are published, for the launch buttons; without it there are none.
 
     Raises
     ------
@@ -50,8 +61,8 @@ def stage(layout: Layout, chapters: Sequence[str], preset: str, generated: Mappi
     """
     shutil.rmtree(layout.stage, ignore_errors=True)
     shutil.copytree(layout.root / "book", layout.stage / "book")
-    for name in ("_config.yml", "LICENSE"):
-        shutil.copy(layout.root / name, layout.stage)
+    shutil.copy(layout.root / "LICENSE", layout.stage)
+    _write_yaml(layout.stage / "_config.yml", configuration(layout.root, repository))
     _write_yaml(layout.stage / "_toc.yml", reduce_contents(_contents(layout), chapters))
     (layout.stage / "notebooks").mkdir()
     executed = {chapter: nbformat.read(layout.executed_notebook(chapter), as_version=4) for chapter in chapters}
@@ -62,6 +73,9 @@ def stage(layout: Layout, chapters: Sequence[str], preset: str, generated: Mappi
         page.write_text(text_without_absent(text, absent, labels) if absent else text, encoding="utf-8")
     for chapter, notebook in executed.items():
         shown = as_page(without_absent(notebook, absent, labels) if absent else notebook, preset)
+        if repository is not None:
+            # A reader may download the page's notebook too.
+            shown = with_first_cell(shown, repository.revision)
         nbformat.write(shown, layout.stage / "notebooks" / f"{chapter}.ipynb")
 
 
@@ -107,7 +121,7 @@ def as_page(notebook: NotebookNode, preset: str) -> NotebookNode:
     """Return an executed notebook as the page shows it.
 
     A note stands above the cell of parameters that papermill injected, if there is one; the machine-readable
-    outputs, which only the build reads and Jupyter Book would warn of, are gone. Each explorable stands
+    outputs, which only the build and re-runs read and Jupyter Book would warn of, are gone. Each explorable stands
     beside its picture.
     """
     page = copy.deepcopy(notebook)
@@ -115,6 +129,8 @@ def as_page(notebook: NotebookNode, preset: str) -> NotebookNode:
     for cell in copy.deepcopy(notebook.cells):
         if "injected-parameters" in cell.metadata.get("tags", []):
             page.cells.append(nbformat.v4.new_markdown_cell(_INJECTED_NOTE % preset, id="injected-note"))
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if RESULT not in output.get("data", {})]
         for output in cell.get("outputs", []):
             for mime_type in (CLAIM, ORIGIN):
                 output.get("data", {}).pop(mime_type, None)

@@ -1,7 +1,9 @@
 // A line chart as a vector drawing that follows the width of its place, and a heat map of a matrix.
 
 const FONT = 13; // pixels, on every width: a chart is laid out anew and not scaled
+const REACH = 24; // pixels from a mark within which a touch is meant for it
 const MARGIN = { left: 62, right: 12, top: 10, bottom: 46 };
+const SMALL_MARGIN = { left: 42, right: 18, top: 24, bottom: 24 }; // room for a title and none for axis labels
 
 function scaleOf([low, high], from, to, log) {
   const f = log ? Math.log10 : (x) => x;
@@ -21,7 +23,7 @@ function ticksOf([low, high], log, most) {
     if (powers.length >= 2) return powers;
     const values = [];
     for (let k = first - 1; k <= last; k += 1) for (const m of [1, 2, 5]) values.push(m * 10 ** k);
-    return values.filter((value) => value >= low * 0.999 && value <= high * 1.001).map((value) => ({ value, text: say(value) }));
+    return values.filter((value) => value >= low * 0.999 && value <= high * 1.001).map((value) => ({ value, text: value < 1000 || value >= 1e6 ? say(value) : value.toLocaleString("en") }));
   }
   const rough = (high - low) / Math.max(1, most) || 1;
   const unit = 10 ** Math.floor(Math.log10(rough));
@@ -46,65 +48,82 @@ function tickText({ power, text }, x, y, anchor) {
  * A chart. `show` draws it from a description:
  *   x, y: {label, domain: [low, high], log};
  *   lines: [{x, y, series, width, dash, colour, opacity}] — what lies outside the domain or is not finite is left out;
- *   marks: [{x, y, series, shape, label}];
- *   rules: [{x or y, label, dash}].
+ *   marks: [{x, y, series, shape, size, dash, label, key}] — a mark with a key can be picked;
+ *   rules: [{x or y, label, dash}];
+ *   title, for one of several small charts.
  *
- * @param {object} options height in pixels; label, what a screen reader calls the picture.
+ * @param {object} options height in pixels; label, what a screen reader calls the picture; margin, room around the
+ *   frame in pixels; pick, called with the key of the mark that was touched. There must be another way to the same,
+ *   since no key leads to a mark; neighbour, whether it may stand beside another picture where there is room.
  */
-function chart({ height = 300, label }) {
+function chart({ height = 300, label, margin = MARGIN, pick, neighbour = false }) {
   const svg = draw("svg", { class: "dmfkit-x-chart", role: "img", "aria-label": label, height });
-  const element = make("div", { class: "dmfkit-x-place" }, svg);
+  const element = make("div", { class: neighbour ? "dmfkit-x-neighbour" : "dmfkit-x-place" }, svg);
   let latest = null;
   let width = 0;
+  let targets = [];
   const clip = uniqueId("clip");
 
   function paint() {
     if (!latest || !width) return;
-    const { x, y, lines = [], marks = [], rules = [] } = latest;
-    const right = width - MARGIN.right;
-    const bottom = height - MARGIN.bottom;
-    const sx = scaleOf(x.domain, MARGIN.left, right, x.log);
-    const sy = scaleOf(y.domain, bottom, MARGIN.top, y.log);
+    const { x, y, lines = [], marks = [], rules = [], title } = latest;
+    const right = width - margin.right;
+    const bottom = height - margin.bottom;
+    const sx = scaleOf(x.domain, margin.left, right, x.log);
+    const sy = scaleOf(y.domain, bottom, margin.top, y.log);
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.setAttribute("width", width);
     const grid = draw("g", { class: "dmfkit-x-grid" });
     const texts = draw("g", { "font-size": FONT });
     for (const tick of ticksOf(x.domain, x.log, width / 70)) {
       const at = sx(tick.value);
-      grid.append(draw("line", { x1: at, x2: at, y1: MARGIN.top, y2: bottom }));
+      grid.append(draw("line", { x1: at, x2: at, y1: margin.top, y2: bottom }));
       texts.append(tickText(tick, at, bottom + 18, "middle"));
     }
     for (const tick of ticksOf(y.domain, y.log, height / 45)) {
       const at = sy(tick.value);
-      grid.append(draw("line", { x1: MARGIN.left, x2: right, y1: at, y2: at }));
-      texts.append(tickText(tick, MARGIN.left - 6, at + 4, "end"));
+      grid.append(draw("line", { x1: margin.left, x2: right, y1: at, y2: at }));
+      texts.append(tickText(tick, margin.left - 6, at + 4, "end"));
     }
-    const middle = (MARGIN.top + bottom) / 2;
-    texts.append(
-      draw("text", { x: (MARGIN.left + right) / 2, y: height - 8, "text-anchor": "middle" }, x.label),
-      draw("text", { x: 0, y: 0, "text-anchor": "middle", transform: `translate(13 ${middle}) rotate(-90)` }, y.label),
-    );
-    const frame = { x: MARGIN.left, y: MARGIN.top, width: right - MARGIN.left, height: bottom - MARGIN.top };
+    const middle = (margin.top + bottom) / 2;
+    if (x.label) texts.append(draw("text", { x: (margin.left + right) / 2, y: height - 8, "text-anchor": "middle" }, x.label));
+    if (y.label) texts.append(draw("text", { x: 0, y: 0, "text-anchor": "middle", transform: `translate(13 ${middle}) rotate(-90)` }, y.label));
+    if (title) texts.append(draw("text", { x: 2, y: margin.top - 8, "font-weight": 650, "font-size": FONT - 1 }, title));
+    const frame = { x: margin.left, y: margin.top, width: right - margin.left, height: bottom - margin.top };
     const inside = draw("g", { "clip-path": `url(#${clip})` });
     for (const rule of rules) {
       const vertical = rule.x !== undefined;
       const at = vertical ? sx(rule.x) : sy(rule.y);
       if (!Number.isFinite(at)) continue;
-      const ends = vertical ? { x1: at, x2: at, y1: MARGIN.top, y2: bottom } : { x1: MARGIN.left, x2: right, y1: at, y2: at };
+      const ends = vertical ? { x1: at, x2: at, y1: margin.top, y2: bottom } : { x1: margin.left, x2: right, y1: at, y2: at };
       inside.append(draw("line", { ...ends, class: "dmfkit-x-rule", "stroke-dasharray": rule.dash ?? "4 4" }));
       if (rule.label) {
-        const place = vertical ? { x: at + 4, y: MARGIN.top + FONT } : { x: right - 4, y: at - 5, "text-anchor": "end" };
+        const late = at > (margin.left + right) / 2;
+        const beside = { x: late ? at - 4 : at + 4, y: margin.top + FONT, "text-anchor": late ? "end" : "start" };
+        const place = vertical ? beside : { x: right - 4, y: at - 5, "text-anchor": "end" };
         inside.append(draw("text", { ...place, "font-size": FONT }, rule.label));
       }
     }
     for (const line of lines) inside.append(path(line, sx, sy));
+    targets = [];
     for (const mark of marks) {
       const at = [sx(mark.x), sy(mark.y)];
-      if (at.every(Number.isFinite)) inside.append(markNode(mark, at));
+      if (!at.every(Number.isFinite)) continue;
+      inside.append(markNode(mark, at));
+      if (mark.key !== undefined) targets.push({ key: mark.key, at });
     }
     svg.replaceChildren(draw("defs", {}, draw("clipPath", { id: clip }, draw("rect", frame))), grid, texts, inside);
   }
 
+  if (pick) {
+    svg.classList.add("dmfkit-x-pick");
+    svg.addEventListener("click", (event) => {
+      const box = svg.getBoundingClientRect();
+      const distance = ({ at }) => Math.hypot(at[0] - (event.clientX - box.left), at[1] - (event.clientY - box.top));
+      const nearest = targets.reduce((best, one) => (best && distance(best) <= distance(one) ? best : one), null);
+      if (nearest && distance(nearest) < REACH) pick(nearest.key);
+    });
+  }
   const resize = new ResizeObserver(() => {
     const now = Math.floor(element.clientWidth);
     if (now !== width) {
@@ -154,6 +173,8 @@ function markNode(mark, [x, y]) {
   const shape = mark.shape ?? SHAPES[(mark.series ?? 0) % SHAPES.length];
   const paint = { fill: mark.colour ?? colour(mark.series ?? 0), stroke: "var(--dmfkit-x-ground)", "stroke-width": 1 };
   const r = mark.size ?? 5;
+  if (shape === "ring") return draw("circle", { cx: x, cy: y, r, fill: "none", stroke: paint.fill, "stroke-width": 2.5, "stroke-dasharray": mark.dash });
+  if (shape === "cross") return draw("path", { d: `M${x - r} ${y - r}l${2 * r} ${2 * r}m0 ${-2 * r}l${-2 * r} ${2 * r}`, stroke: paint.fill, "stroke-width": 1.8 });
   const corners = { square: [-1, -1, 1, -1, 1, 1, -1, 1], triangle: [0, -1.2, 1.1, 0.9, -1.1, 0.9], diamond: [0, -1.3, 1.3, 0, 0, 1.3, -1.3, 0] };
   const node =
     shape === "circle"
@@ -163,9 +184,10 @@ function markNode(mark, [x, y]) {
   return draw("g", {}, node, draw("text", { x: x + r + 3, y: y + 4, "font-size": FONT }, mark.label));
 }
 
-/** A legend: for each entry {text, series, dash}. */
+/** A legend: for each entry {text, series, dash}, or with a shape {text, series, shape, size}. */
 function legend(entries) {
-  const items = entries.map(({ text, series, dash, colour: own }) => {
+  const items = entries.map(({ text, series, dash, shape, size, colour: own }) => {
+    if (shape) return make("li", {}, draw("svg", { width: 16, height: 14, "aria-hidden": "true" }, markNode({ series, shape, size, colour: own }, [8, 7])), text);
     const line = draw("line", { x1: 1, x2: 25, y1: 7, y2: 7, "stroke-width": 3, "stroke-dasharray": dash, stroke: own ?? colour(series) });
     return make("li", {}, draw("svg", { width: 26, height: 14, "aria-hidden": "true" }, line), text);
   });
@@ -181,28 +203,46 @@ function diverging(value, dark) {
   return ground.map((low, i) => Math.round(low + (full[i] - low) * t));
 }
 
-/** A picture of a matrix. `show(data, rows, columns, limit)` draws it with colours from -limit to limit. */
+/** Position of a size between `lowest` and `limit` on a logarithmic scale, as a number that `diverging` colours. */
+function sizeOnScale(value, lowest, limit) {
+  return -Math.min(1, Math.max(0, Math.log(Math.abs(value) / lowest) / Math.log(limit / lowest)));
+}
+
+/**
+ * A picture of a matrix. `show(data, rows, columns, limit, {lowest, split})` draws it with colours from -limit to limit;
+ * with `lowest` above zero by size instead, from there to the limit, logarithmically. Lines set off the first `split`
+ * rows and columns.
+ */
 function heatMap({ label }) {
   const canvas = make("canvas", { class: "dmfkit-x-heat", role: "img", "aria-label": label });
+  const lines = draw("svg", { class: "dmfkit-x-split", "aria-hidden": "true", preserveAspectRatio: "none" });
+  const caption = make("figcaption", {}, label);
   let latest = null;
   function paint() {
     if (!latest) return;
-    const { data, rows, columns, limit } = latest;
+    const { data, rows, columns, limit, lowest = 0, split = 0 } = latest;
     if (canvas.width !== columns || canvas.height !== rows) Object.assign(canvas, { width: columns, height: rows });
     const context = canvas.getContext("2d");
     const image = context.createImageData(columns, rows);
     const dark = isDark();
-    for (let i = 0; i < rows * columns; i += 1) image.data.set([...diverging(data[i] / limit, dark), 255], 4 * i);
+    const place = (value) => (lowest > 0 ? sizeOnScale(value, lowest, limit) : value / limit);
+    for (let i = 0; i < rows * columns; i += 1) image.data.set([...diverging(place(data[i]), dark), 255], 4 * i);
     context.putImageData(image, 0, 0);
+    lines.setAttribute("viewBox", `0 0 ${columns} ${rows}`);
+    const d = split ? `M${split} 0V${rows}M0 ${split}H${columns}` : "";
+    lines.replaceChildren(draw("path", { d, "vector-effect": "non-scaling-stroke" }));
   }
   return {
-    element: make("figure", { class: "dmfkit-x-map" }, canvas, make("figcaption", {}, label)),
-    show(data, rows, columns, limit) {
-      latest = { data, rows, columns, limit };
+    element: make("figure", { class: "dmfkit-x-map" }, make("div", {}, canvas, lines), caption),
+    show(data, rows, columns, limit, options = {}) {
+      latest = { data, rows, columns, limit, ...options };
       paint();
     },
     describe(text) {
       canvas.setAttribute("aria-label", text);
+    },
+    caption(text) {
+      caption.textContent = text;
     },
     paint,
   };

@@ -6,11 +6,11 @@ const SPEAK_AFTER = 600; // milliseconds of rest before a screen reader is told,
  * Build the frame inside `root`.
  *
  * @param {object} options name, by which pages and tests find it; title; help, how to use it in a sentence;
- *   controls and pictures, arrays of what the functions of controls.js and chart.js returned; redraw, called when the
- *   theme changes.
+ *   controls and pictures, arrays of what the functions of controls.js and chart.js returned; further, what stands below
+ *   the text, such pictures or a `panel`; redraw, called when the theme changes.
  * @returns {{say: function(string, object)}} `say` sets the text below the picture and, as `root.values`, the numbers.
  */
-function frame(root, { name, title, help, controls, pictures, redraw }) {
+function frame(root, { name, title, help, controls, pictures, further = [], redraw }) {
   const heading = uniqueId("title");
   const shown = make("p", { class: "dmfkit-x-text" });
   const spoken = make("p", { class: "dmfkit-x-hidden", role: "status" });
@@ -21,9 +21,10 @@ function frame(root, { name, title, help, controls, pictures, redraw }) {
   root.append(
     make("p", { id: heading, class: "dmfkit-x-title" }, title),
     make("p", { class: "dmfkit-x-help" }, help),
-    make("div", { class: "dmfkit-x-controls" }, ...controls.map((control) => control.element)),
-    make("div", { class: "dmfkit-x-pictures" }, ...pictures.map((picture) => picture.element)),
+    rows(controls),
+    gallery(pictures),
     shown,
+    further.length ? gallery(further) : "",
     spoken,
   );
   function ground() {
@@ -47,6 +48,19 @@ function frame(root, { name, title, help, controls, pictures, redraw }) {
       first = false;
     },
   };
+}
+
+function rows(controls) {
+  return make("div", { class: "dmfkit-x-controls" }, ...controls.map((control) => control.element));
+}
+
+/** Controls under a heading of their own. */
+function panel({ label, controls }) {
+  return { element: make("div", { class: "dmfkit-x-panel" }, make("p", {}, label), rows(controls)) };
+}
+
+function gallery(pictures) {
+  return make("div", { class: "dmfkit-x-pictures" }, ...pictures.map((picture) => picture.element));
 }
 
 /** What Jupyter and the book's own loader call. */

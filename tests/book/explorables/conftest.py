@@ -1,5 +1,6 @@
 """Explorables of the built book, opened from disk with the network off and moved as a reader moves them."""
 
+import base64
 from dataclasses import dataclass, field
 
 import pytest
@@ -16,6 +17,10 @@ class Shown:
     name: str
     problems: list = field(default_factory=list)
 
+    def beside(self, name):
+        """Return another explorable of the same page."""
+        return Shown(self.page, name, self.problems)
+
     @property
     def root(self):
         return self.page.locator(f"[data-explorable={self.name}]")
@@ -30,7 +35,34 @@ class Shown:
         return self.root.locator(".dmfkit-x-text").text_content()
 
     def slider(self, label):
-        return self.root.get_by_label(label)
+        return self.root.get_by_role("slider", name=label)
+
+    def choose(self, label, option, *, by="keyboard"):
+        """Choose an option of a row of radio buttons, by its text."""
+        group = self.root.get_by_role("group", name=label, exact=True)
+        wanted = group.get_by_label(option, exact=True)
+        if by == "keyboard":
+            group.locator("input:checked").focus()
+            for _ in range(group.locator("input").count()):
+                if wanted.is_checked():
+                    break
+                self.page.keyboard.press("ArrowRight")
+        elif by == "touch":
+            wanted.tap()
+        else:
+            wanted.click()
+        assert wanted.is_checked()
+
+    def press(self, label, *, by="keyboard"):
+        """Press a button."""
+        button = self.root.get_by_role("button", name=label, exact=True)
+        if by == "keyboard":
+            button.focus()
+            button.press("Enter")
+        elif by == "touch":
+            button.tap()
+        else:
+            button.click()
 
     def slide(self, label, index, *, by="keyboard"):
         """Move a slider to the value with this number, counted from 0; negative numbers count from the end."""
@@ -73,6 +105,41 @@ class Shown:
             self.page.mouse.up()
 
 
+# What Jupyter does with a widget's state: bytes become views, the script is run as a module from a Blob.
+MOUNT = """async ([code, style, content]) => {
+  const view = (text) => new DataView(Uint8Array.from(atob(text), (character) => character.charCodeAt(0)).buffer);
+  for (const packed of Object.values(content.arrays)) packed.data = view(packed.data);
+  document.head.append(Object.assign(document.createElement("style"), { textContent: style }));
+  const module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
+  module.default.render({ model: { get: () => content }, el: document.body });
+}"""
+
+
+@pytest.fixture
+def mount(browser):
+    """Return a function that shows an explorable alone on an empty page, without a book around it."""
+    mounted = []
+
+    def show(explorable, *, width=390):
+        context = browser.new_context(viewport={"width": width, "height": 900}, has_touch=True, offline=True)
+        page = context.new_page()
+        arrays = {
+            name: packed | {"data": base64.b64encode(packed["data"]).decode()}
+            for name, packed in explorable.content["arrays"].items()
+        }
+        problems = []
+        page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+        page.evaluate(MOUNT, [explorable._esm, explorable._css, explorable.content | {"arrays": arrays}])
+        name = page.locator("[data-explorable]").get_attribute("data-explorable")
+        mounted.append((context, problems))
+        return Shown(page, name, problems)
+
+    yield show
+    for context, problems in mounted:
+        context.close()
+        assert problems == []
+
+
 @pytest.fixture
 def open_explorable(browser, layout):
     """Return a function that opens a chapter and gives one of its explorables.
@@ -95,6 +162,8 @@ def open_explorable(browser, layout):
         page.on(
             "request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else found(f"request to {r.url}")
         )
+        # Formulas are tested elsewhere; setting those of a long chapter would take longer than all else here.
+        page.route("**/tex-mml-chtml.js", lambda route: route.fulfill(body="", content_type="text/javascript"))
         page.goto((layout.html / "notebooks" / f"{chapter}.html").as_uri())
         page.wait_for_selector("html[data-explorables=ready]")
         return explorable

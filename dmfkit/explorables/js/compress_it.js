@@ -1,0 +1,246 @@
+// Compress it: the wide, the compressed and the narrow factorization against iterations and against time.
+
+const KINDS = ["wide", "compressed", "narrow"];
+const DASHES = { wide: undefined, compressed: "8 4", narrow: "2 4" };
+const GAP_POINTS = 16; // drawn between the last record and the end of a run
+const CURSORS = Array.from({ length: 201 }, (_, i) => i / 200);
+
+function start(root, { settings, arrays }) {
+  const races = settings.races.map((race, number) => ({
+    ...race,
+    curves: race.curves.map((curve) => ({
+      ...curve,
+      times: arrays[`times${number}`].data.subarray(curve.from, curve.from + curve.count),
+      errors: arrays[`errors${number}`].data.subarray(curve.from, curve.from + curve.count),
+    })),
+  }));
+  const rates = [...new Set(races.flatMap((race) => race.rates))].sort((a, b) => a - b);
+  const bounds = [...new Set(races.flatMap((race) => race.bounds))].sort((a, b) => a - b);
+  const sizes = Object.fromEntries(races.map((one) => [`d = ${one.d}, ${say(100 * one.share)} % seen`, one]));
+
+  let held = 0; // iterations of the wide run at which the reader put the cursor
+  const size = choice({ label: "size", options: sizes, value: races[0], change: resize });
+  const axis = choice({ label: "against", options: { iterations: false, time: true }, value: false, change: update });
+  const rate = slider({ label: "γ, rate of the frames", values: rates, value: settings.rate, show: String, change: update });
+  const bound = slider({ label: "bound r̂ of the rank", values: bounds, value: settings.bound, show: String, change: update });
+  const curves = Object.fromEntries(KINDS.map((kind) => [kind, toggle({ label: kind, value: kind !== "narrow", change: update })]));
+  const cursor = slider({ label: "cursor", values: CURSORS, value: 0.5, show: () => (held ? cursorText() : ""), change: hold });
+  const picture = chart({ height: 340, label: "Relative error" });
+  const keys = { element: make("div", { class: "dmfkit-x-place" }) };
+  const view = frame(root, {
+    name: "compress-it",
+    title: "Compress it",
+    help: "Relative error ‖W − Φ‖² / ‖Φ‖² of three factorizations of one matrix. Change γ and r̂, then read off at the cursor who is nearer.",
+    controls: [size, axis, rate, bound, group({ label: "show", controls: Object.values(curves) }), cursor],
+    pictures: [keys, picture],
+    redraw: update,
+  });
+
+  /** The run of a kind under the present choices, if there is one. */
+  function find(kind) {
+    const compressed = kind === "compressed";
+    return size.value.curves.find((one) => one.kind === kind && (!compressed || one.rate === rate.value) && (kind === "wide" || one.bound === bound.value));
+  }
+
+  function resize() {
+    const { rates: theseRates, bounds: these } = size.value;
+    if (!theseRates.includes(rate.value)) rate.set(settings.rate);
+    if (!these.includes(bound.value)) bound.set(settings.bound);
+    bound.enable(these.length > 1);
+    curves.narrow.enable(find("narrow") !== undefined);
+    // At first, and at another size, the cursor stands where the wide run ends.
+    held = find("wide").times.at(-1) / size.value.lr;
+    update();
+  }
+
+  /** Iterations of the wide run, or seconds, per unit of flow time of a run. */
+  function unit(run) {
+    return (axis.value ? run.seconds : 1) / size.value.lr;
+  }
+
+  function shownRuns() {
+    return KINDS.filter((kind) => curves[kind].value).map(find).filter(Boolean);
+  }
+
+  function domain() {
+    const runs = [find("wide"), find("compressed"), ...shownRuns()];
+    const ends = runs.map((run) => run.times.at(-1) * unit(run));
+    return [0.6 * Math.min(...ends), 1.2 * Math.max(...ends)];
+  }
+
+  /** Where the cursor stands on the axis: where it was put, if that is within the axis. */
+  function cursorAt() {
+    const [low, high] = domain();
+    return Math.min(high, Math.max(low, axis.value ? held * find("wide").seconds : held));
+  }
+
+  function cursorText() {
+    return axis.value ? seconds(cursorAt()) : `${round(cursorAt())} iterations`;
+  }
+
+  function hold(part) {
+    const [low, high] = domain();
+    const x = low * (high / low) ** part;
+    held = axis.value ? x / find("wide").seconds : x;
+    update();
+  }
+
+  function update() {
+    const race = size.value;
+    const [low, high] = domain();
+    const x = cursorAt();
+    const part = Math.log(x / low) / Math.log(high / low);
+    cursor.set(CURSORS[Math.round(part * (CURSORS.length - 1))]);
+    const wide = find("wide");
+    const compressed = find("compressed");
+    const time = axis.value ? x : x * wide.seconds;
+    const iterations = time / wide.seconds;
+    const at = {
+      iterations,
+      seconds: time,
+      error_wide: errorAt(wide, iterations * race.lr),
+      error_compressed: errorAt(compressed, iterations * race.lr),
+      error_compressed_at_equal_time: errorAt(compressed, (time / compressed.seconds) * race.lr),
+    };
+    const shown = shownRuns();
+    const floor = floorOf(compressed);
+    const least = Math.min(...race.curves.map((run) => run.errors.at(-1)));
+    picture.show({
+      x: { label: axis.value ? `seconds on ${race.device}` : "iterations", domain: [low, high], log: true },
+      y: { label: "relative error", domain: [least / 3, 2], log: true },
+      lines: shown.map((run) => drawn(run)),
+      marks: shown.flatMap((run) => marksOf(run, x)),
+      rules: [{ x, dash: "3 3" }, ...(floor && curves.compressed.value ? [{ y: floor, dash: "1 4", label: "least possible" }] : [])],
+    });
+    keys.element.replaceChildren(legend(shown.map((run) => ({ text: nameOf(run), series: KINDS.indexOf(run.kind), dash: DASHES[run.kind] }))));
+    const outcome = outcomeOf(race, wide, compressed);
+    const text = [outcome, narrowText(race, wide), reading(race, at, wide, compressed)].filter(Boolean).join(" ");
+    picture.describe(`Relative error against ${axis.value ? "time" : "iterations"}, both logarithmic. ${outcome}`);
+    view.say(text, {
+      ...at,
+      d: race.d,
+      rate: rate.value,
+      rank_bound: bound.value,
+      against_time: axis.value,
+      ratio_at_equal_iterations: at.error_wide / at.error_compressed,
+      ratio_at_equal_time: at.error_wide / at.error_compressed_at_equal_time,
+      compressed_met: compressed.met,
+      wide_met: wide.met,
+      end_iterations_wide: wide.times.at(-1) / race.lr,
+      end_iterations_compressed: compressed.times.at(-1) / race.lr,
+      end_error_compressed: compressed.errors.at(-1),
+      floor,
+      shown: shown.map((run) => run.kind),
+    });
+  }
+
+  function drawn(run) {
+    const times = [...run.times];
+    const [before, last] = times.slice(-2);
+    for (let i = 1; i < GAP_POINTS; i += 1) times.push(before + ((last - before) * i) / GAP_POINTS);
+    times.sort((a, b) => a - b);
+    return {
+      x: times.map((t) => t * unit(run) || NaN),
+      y: times.map((t) => errorAt(run, t)),
+      series: KINDS.indexOf(run.kind),
+      dash: DASHES[run.kind],
+      width: 2.4,
+    };
+  }
+
+  function marksOf(run, x) {
+    const series = KINDS.indexOf(run.kind);
+    const end = { x: run.times.at(-1) * unit(run), y: run.errors.at(-1), series, shape: "square", size: 5 };
+    const now = { x, y: errorAt(run, x / unit(run)), series, shape: "circle", size: 6 };
+    return [...(run.met ? [end] : []), now];
+  }
+
+  /** What no run with these choices can go below; nothing where there is no such bound. */
+  function floorOf(run) {
+    const i = size.value.bounds.indexOf(run.bound);
+    if (run.rate === 0) return size.value.missed[i];
+    return 2 * run.bound < size.value.rank ? size.value.beyond[i] : null;
+  }
+
+  function reading(race, at, wide, compressed) {
+    const ended = (run, iterations) => run.met && iterations * race.lr >= run.times.at(-1);
+    const versus = (error, iterations) =>
+      ended(wide, at.iterations) && ended(compressed, iterations) ? "both have met the rule" : compare(at.error_wide, error);
+    const equal = `${say(at.error_compressed)}: ${versus(at.error_compressed, at.iterations)}.`;
+    const timed = `${say(at.error_compressed_at_equal_time)}: ${versus(at.error_compressed_at_equal_time, at.seconds / compressed.seconds)}.`;
+    return axis.value
+      ? `At ${seconds(at.seconds)} the wide run, ${round(at.iterations)} iterations on, is at ${say(at.error_wide)} and the compressed one at ${timed} After equally many iterations the compressed one is at ${equal}`
+      : `After ${round(at.iterations)} iterations the wide run is at ${say(at.error_wide)} and the compressed one at ${equal} In the time that this takes the wide run, ${seconds(at.seconds)}, the compressed one comes to ${timed}`;
+  }
+
+  function outcomeOf(race, wide, run) {
+    const ratio = run.times.at(-1) / wide.times.at(-1);
+    const inTime = (ratio * run.seconds) / wide.seconds;
+    const spare = `2r̂ = ${2 * run.bound}`;
+    const texts = [];
+    if (!wide.met) texts.push("The wide run does not meet the stopping rule within its time, so there is nothing to keep up with.");
+    else if (run.met && run.bound >= race.rank) texts.push(`Compressed, γ = ${run.rate}, r̂ = ${run.bound}: it meets the stopping rule after ${times(ratio)} the wide run’s iterations and ${times(inTime)} its time.`);
+    else if (run.met) texts.push(`r̂ = ${run.bound} is below the rank ${race.rank}: the frames begin without all directions, and the run stands still on the way. As ${spare} leaves room for them it meets the rule in the end, after ${times(ratio)} the wide run’s iterations.`);
+    else texts.push(`It fails. ${whyFailed(race, run)} After ${times(ratio)} the wide run’s iterations its error is ${say(run.errors.at(-1))}.`);
+    if (race.lr > run.stable) texts.push(`And the step ${say(race.lr)} is above the largest stable one along this run, ${say(run.stable)}: gradient descent would not follow this curve, which is the gradient flow’s.`);
+    return texts.join(" ");
+  }
+
+  function whyFailed(race, run) {
+    const i = race.bounds.indexOf(run.bound);
+    if (run.rate === 0) return `With γ = 0 the frames never turn, and they miss ${say(100 * race.missed[i])} % of ‖Φ‖², which no core repairs.`;
+    if (2 * run.bound < race.rank) return `Cores of 2r̂ = ${2 * run.bound} rows make no matrix of rank ${race.rank}; the nearest of rank ${2 * run.bound} is ${say(race.beyond[i])} away.`;
+    if (run.bound < race.rank) return `r̂ = ${run.bound} is below the rank ${race.rank}, so the frames begin without some directions and have not found them.`;
+    return `The frames turn too slowly at γ = ${run.rate}: the error still falls, but the rule is not met.`;
+  }
+
+  function narrowText(race, wide) {
+    const run = find("narrow");
+    if (race.bounds.length === 1 && !run) return `At this size only r̂ = ${race.bounds[0]} was run, and no narrow factorization.`;
+    if (!run || !curves.narrow.value || !wide.met) return "";
+    const ratio = run.times.at(-1) / wide.times.at(-1);
+    const end = run.met ? "meets the rule after" : `fails, at ${say(run.errors.at(-1))} after`;
+    return `A narrow factorization of hidden width ${2 * run.bound} ${end} ${times(ratio)} the wide run’s iterations and ${times((ratio * run.seconds) / wide.seconds)} its time.`;
+  }
+
+  function nameOf(run) {
+    if (run.kind === "wide") return "wide";
+    return run.kind === "narrow" ? `narrow, width ${2 * run.bound}` : `compressed, γ = ${run.rate}, r̂ = ${run.bound}`;
+  }
+
+  resize();
+}
+
+/** Error of a run at a flow time: between records the logarithm is taken as linear, after the end it stays. */
+function errorAt({ times, errors }, t) {
+  const last = times.length - 1;
+  if (t >= times[last]) return errors[last];
+  let low = 0;
+  let high = last;
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (times[middle] <= t) low = middle;
+    else high = middle;
+  }
+  const part = (t - times[low]) / (times[high] - times[low]);
+  return Math.exp((1 - part) * Math.log(errors[low]) + part * Math.log(errors[high]));
+}
+
+function compare(wide, other) {
+  const ratio = wide / other;
+  if (Math.abs(Math.log(ratio)) < 0.05) return "as near as the wide one";
+  return ratio > 1 ? `${times(ratio)} nearer` : `${times(1 / ratio)} farther off`;
+}
+
+function times(ratio) {
+  if (ratio >= 1e6) return `${say(ratio / 1e6, 2)} million times`;
+  return `${ratio < 1000 ? say(ratio) : round(Number(ratio.toPrecision(2)))} times`;
+}
+
+function round(value) {
+  return Math.round(value).toLocaleString("en");
+}
+
+function seconds(value) {
+  return value < 120 ? `${say(value)} s` : value < 7200 ? `${say(value / 60)} minutes` : `${say(value / 3600)} hours`;
+}
