@@ -20,3 +20,20 @@ window.addEventListener("load", async () => {
   markScrolling();
   window.addEventListener("resize", markScrolling);
 });
+
+// Opened from a disk, a page may not read the others to quote from them, so the search shows their titles only.
+if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined") {
+  DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+}
+
+// What is folded is opened for printing and folded again after it; code stays folded.
+const openedForPrint = [];
+window.addEventListener("beforeprint", () => {
+  for (const details of document.querySelectorAll("details:not(.hide):not([open])")) {
+    details.open = true;
+    openedForPrint.push(details);
+  }
+});
+window.addEventListener("afterprint", () => {
+  for (const details of openedForPrint.splice(0)) details.open = false;
+});

@@ -78,7 +78,9 @@ function startGlossary(definitions) {
   tip.addEventListener("pointerleave", () => later(hide, 200));
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
   document.addEventListener("pointerdown", (event) => {
-    if (shown && !shown.contains(event.target) && !tip.contains(event.target)) hide();
+    // A finger on the definition puts it away: it may cover the next term.
+    const inside = shown?.contains(event.target) || (event.pointerType !== "touch" && tip.contains(event.target));
+    if (!inside) hide();
   });
   window.addEventListener("resize", hide);
 }

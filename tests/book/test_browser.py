@@ -6,17 +6,39 @@ import pytest
 
 from dmfkit.ledger import ledger
 
+from .conftest import serve
+
 pytestmark = pytest.mark.book
 
-WIDTHS = (390, 1280)
-THEMES = ("light", "dark")
+# How the book is opened, at which width and in which theme: 320 pixels are the narrowest phone, and a page that is 1280
+# pixels wide shows as that when magnified to 400 %.
+VISITS = (
+    ("site", 390, "light"),
+    ("site", 390, "dark"),
+    ("site", 1280, "light"),
+    ("site", 1280, "dark"),
+    ("disk", 320, "light"),
+    ("below a path", 320, "dark"),
+)
 # Every width and every theme once: axe takes many seconds for a long page, and its rules look at one or at the other.
 CHECKED_BY_AXE = ((390, "dark"), (1280, "light"))
+# Formulas that are not set, and whether the book's own style sheet has come.
+UNSET = "[...document.querySelectorAll('.math')].filter(math => !math.querySelector('mjx-container')).length"
+STYLED = "getComputedStyle(document.documentElement).getPropertyValue('--dmfkit-panel').trim() !== ''"
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("width", WIDTHS)
-def test_every_page(browser, address, layout, pages, width, theme):
+@pytest.fixture(scope="module")
+def addresses(address, layout, tmp_path_factory):
+    """The address of the built book, by how it is opened."""
+    root = tmp_path_factory.mktemp("site")
+    (root / "some" / "where").mkdir(parents=True)
+    (root / "some" / "where" / "book").symlink_to(layout.html)
+    with serve(root) as below:
+        yield {"site": address, "disk": layout.html.as_uri() + "/", "below a path": below + "some/where/book/"}
+
+
+@pytest.mark.parametrize(("opened", "width", "theme"), VISITS)
+def test_every_page(browser, addresses, layout, pages, opened, width, theme):
     from axe_playwright_python.sync_playwright import Axe
 
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
@@ -26,14 +48,18 @@ def test_every_page(browser, address, layout, pages, width, theme):
         if name == "index.html":  # only a redirection to the first page
             continue
         page = context.new_page()
-        found = watch(page, address)
-        page.goto(address + name, wait_until="load")
+        found = watch(page, addresses[opened])
+        page.goto(addresses[opened] + name, wait_until="load")
         settle(page)
         # axe itself asks for style sheets at wrong addresses, so what was noted until here counts.
         problems += [(name, problem) for problem in found]
         scroll, visible = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
         if scroll > visible:
             problems.append((name, f"{scroll} pixels wide"))
+        if page.evaluate(UNSET) or page.locator("mjx-merror").count():
+            problems.append((name, "formulas that are not set"))
+        if not page.evaluate(STYLED):
+            problems.append((name, "no style sheet"))
         if (width, theme) in CHECKED_BY_AXE:
             problems += [
                 (name, violation["id"], [node["html"][:200] for node in violation["nodes"][:3]])
@@ -43,6 +69,62 @@ def test_every_page(browser, address, layout, pages, width, theme):
         page.close()
     context.close()
     assert problems == []
+
+
+@pytest.mark.parametrize("opened", ["site", "disk", "below a path"])
+def test_the_first_page_leads_to_the_others_and_the_search_finds_them(browser, addresses, opened):
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    found = watch(page, addresses[opened])
+    page.goto(addresses[opened] + "index.html")
+    page.wait_for_url("**/book/intro.html")
+    page.get_by_role("link", name="Compressed matrix completion").last.click()
+    page.wait_for_url("**/notebooks/10_compressed_completion.html")
+    page.get_by_role("link", name="Next").click()
+    page.wait_for_url("**/notebooks/11_width_and_depth.html")
+    page.get_by_role("link", name="Previous").click()
+    page.wait_for_url("**/notebooks/10_compressed_completion.html")
+    page.get_by_role("button", name="Search").first.click()
+    page.keyboard.type("discrepant rate")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search.html?q=*")
+    page.get_by_text("Search finished").wait_for()
+    page.locator("#search-results").get_by_role("link", name="Glossary").first.click()
+    page.wait_for_url("**/book/glossary.html*")
+    assert found == []
+    page.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 800)])
+def test_message_and_picture_of_the_first_page_are_seen_at_once(browser, address, width, height):
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.goto(address + "book/intro.html", wait_until="load")
+    for part in (".dmfkit-message", ".dmfkit-frontispiece img"):
+        box = page.locator(part).bounding_box()
+        assert box["height"] > 20
+        assert box["y"] + box["height"] <= height, part
+    # Pictures further down wait until they come near.
+    assert page.locator(".dmfkit-cards img").evaluate_all("all => all.every(one => one.loading === 'lazy')")
+    page.close()
+
+
+# The labels of the figures have 12 points, those of the legends 11, at 144 dots to the inch.
+@pytest.mark.parametrize(("width", "smallest"), [(320, 8.0), (390, 9.5)])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_labels_of_figures_can_be_read_on_a_phone(browser, address, layout, width, smallest, theme):
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+    sizes = {}
+    for path in sorted((layout.html / "notebooks").glob("*.html")):
+        page = context.new_page()
+        page.goto(f"{address}notebooks/{path.name}", wait_until="load")
+        shares = page.locator(".cell_output figure img").evaluate_all(
+            """images => images.filter((image) => image.offsetParent).map((image) =>
+              (image.clientWidth - 2 * parseFloat(getComputedStyle(image).paddingLeft)) / image.naturalWidth)"""
+        )
+        sizes[path.stem] = min(shares) * 11 / 72 * 144
+        page.close()
+    context.close()
+    assert len(sizes) > 10
+    assert {name: size for name, size in sizes.items() if size < smallest} == {}
 
 
 def test_formulas_are_drawn_with_the_books_own_fonts(browser, address, layout):

@@ -26,6 +26,8 @@ FETCHED = {
     "object": ("data",),
     "link": ("href",),
 }
+# In bytes. A page is its text and its pictures; scripts, styles and fonts are the same for all of them and kept.
+HEAVIEST_PICTURE, HEAVIEST_CARD, HEAVIEST_PAGE = 300_000, 30_000, 1_800_000
 # These name a page and fetch nothing.
 LINK_RELATIONS = {"canonical", "index", "search", "next", "prev", "author", "copyright"}
 
@@ -98,11 +100,46 @@ def test_no_id_occurs_twice_on_a_page(parsed):
     assert {name: ids for name, ids in twice.items() if ids} == {}
 
 
-def test_every_picture_has_a_real_alt_text(parsed):
-    pictures = [(path.name, src, alt) for path, page in parsed.items() for src, alt in page.images]
-    assert pictures
-    bad = [(name, src, alt) for name, src, alt in pictures if not alt or alt == src or alt in src or "_images" in alt]
+def pictures(parsed):
+    """Every picture of the pages but the logo, which the theme puts on each twice: page, address, alternative text."""
+    found = [(path.name, src, alt) for path, page in parsed.items() for src, alt in page.images]
+    return [(name, src, alt) for name, src, alt in found if not src.endswith("logo.svg")]
+
+
+def test_every_picture_has_an_alt_text_of_its_own(parsed):
+    found = pictures(parsed)
+    assert len(found) > 50
+    bad = [(name, src, alt) for name, src, alt in found if not alt or alt == src or alt in src or "_images" in alt]
     assert bad == []
+    # Long enough to say what is to be seen.
+    assert [(name, alt) for name, _, alt in found if len(alt.split()) < 8] == []
+    repeated = Counter((name, alt) for name, _, alt in found)
+    assert [place for place, times in repeated.items() if times > 1] == []
+
+
+def test_a_caption_is_not_the_alt_text_once_more(layout):
+    for path in layout.executed.glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            shown = cell.metadata.get("mystnb", {})
+            caption, alt = shown.get("figure", {}).get("caption", ""), shown.get("image", {}).get("alt", "")
+            assert not alt or alt.strip() != caption.strip(), (path.stem, cell.id)
+
+
+def test_pictures_and_pages_are_light(layout, parsed):
+    files = [path for path in layout.html.rglob("*") if path.suffix in (".png", ".webp", ".svg", ".jpg")]
+    # What the theme brings along lies elsewhere in the folder of static files.
+    ours = [path for path in files if path.parent.name in ("_images", "pictures")]
+    assert len(ours) > 50
+    assert {path.name: size for path in ours if (size := path.stat().st_size) > HEAVIEST_PICTURE} == {}
+    cards = list((layout.html / "_static" / "pictures").glob("*.webp"))
+    assert len(cards) == len(list(layout.notebooks.glob("*.ipynb")))
+    assert {path.name: size for path in cards if (size := path.stat().st_size) > HEAVIEST_CARD} == {}
+    weights = {}
+    for path, page in parsed.items():
+        fetched = {(path.parent / unquote(urlsplit(address).path)).resolve() for address in page.fetched}
+        own = [target for target in fetched if target.suffix in (".png", ".webp") and target.is_file()]
+        weights[path.name] = path.stat().st_size + sum(target.stat().st_size for target in own)
+    assert {name: size for name, size in weights.items() if size > HEAVIEST_PAGE} == {}
 
 
 def test_pages_and_styles_fetch_nothing_from_other_hosts(layout, parsed):
