@@ -24,6 +24,10 @@ VISITS = (
 CHECKED_BY_AXE = ((390, "dark"), (1280, "light"))
 # Formulas that are not set, and whether the book's own style sheet has come.
 UNSET = "[...document.querySelectorAll('.math')].filter(math => !math.querySelector('mjx-container')).length"
+# How large a pixel of each figure shows. Labels have 12 points, those of legends 11, at 144 dots to the inch.
+SHARES = """[...document.querySelectorAll(".cell_output figure img")].filter((image) => image.offsetParent)
+  .map((image) => (image.clientWidth - 2 * parseFloat(getComputedStyle(image).paddingLeft)) / image.naturalWidth)"""
+LEGEND, SMALLEST = 11 / 72 * 144, 8.0
 STYLED = "getComputedStyle(document.documentElement).getPropertyValue('--dmfkit-panel').trim() !== ''"
 
 
@@ -56,6 +60,8 @@ def test_every_page(browser, addresses, layout, pages, opened, width, theme):
         scroll, visible = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
         if scroll > visible:
             problems.append((name, f"{scroll} pixels wide"))
+        sizes = [share * LEGEND for share in page.evaluate(SHARES)]
+        problems += [(name, f"labels of {size:.1f} pixels") for size in sizes if size < SMALLEST]
         if page.evaluate(UNSET) or page.locator("mjx-merror").count():
             problems.append((name, "formulas that are not set"))
         if not page.evaluate(STYLED):
@@ -105,26 +111,6 @@ def test_message_and_picture_of_the_first_page_are_seen_at_once(browser, address
     # Pictures further down wait until they come near.
     assert page.locator(".dmfkit-cards img").evaluate_all("all => all.every(one => one.loading === 'lazy')")
     page.close()
-
-
-# The labels of the figures have 12 points, those of the legends 11, at 144 dots to the inch.
-@pytest.mark.parametrize(("width", "smallest"), [(320, 8.0), (390, 9.5)])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_labels_of_figures_can_be_read_on_a_phone(browser, address, layout, width, smallest, theme):
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
-    sizes = {}
-    for path in sorted((layout.html / "notebooks").glob("*.html")):
-        page = context.new_page()
-        page.goto(f"{address}notebooks/{path.name}", wait_until="load")
-        shares = page.locator(".cell_output figure img").evaluate_all(
-            """images => images.filter((image) => image.offsetParent).map((image) =>
-              (image.clientWidth - 2 * parseFloat(getComputedStyle(image).paddingLeft)) / image.naturalWidth)"""
-        )
-        sizes[path.stem] = min(shares) * 11 / 72 * 144
-        page.close()
-    context.close()
-    assert len(sizes) > 10
-    assert {name: size for name, size in sizes.items() if size < smallest} == {}
 
 
 def test_formulas_are_drawn_with_the_books_own_fonts(browser, address, layout):
