@@ -106,13 +106,16 @@ function chart({ height = 300, label, margin = MARGIN, pick, neighbour = false }
     }
     for (const line of lines) inside.append(path(line, sx, sy));
     targets = [];
+    const marked = draw("g", {});
     for (const mark of marks) {
       const at = [sx(mark.x), sy(mark.y)];
-      if (!at.every(Number.isFinite)) continue;
-      inside.append(markNode(mark, at));
+      // A mark on the edge of the frame is drawn whole, one beyond it not at all.
+      const within = at[0] >= margin.left - 1 && at[0] <= right + 1 && at[1] >= margin.top - 1 && at[1] <= bottom + 1;
+      if (!at.every(Number.isFinite) || !within) continue;
+      marked.append(markNode(mark, at));
       if (mark.key !== undefined) targets.push({ key: mark.key, at });
     }
-    svg.replaceChildren(draw("defs", {}, draw("clipPath", { id: clip }, draw("rect", frame))), grid, texts, inside);
+    svg.replaceChildren(draw("defs", {}, draw("clipPath", { id: clip }, draw("rect", frame))), grid, texts, inside, marked);
   }
 
   if (pick) {

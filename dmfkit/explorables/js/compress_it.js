@@ -30,7 +30,7 @@ function start(root, { settings, arrays }) {
   const view = frame(root, {
     name: "compress-it",
     title: "Compress it",
-    help: "Relative error ‖W − Φ‖² / ‖Φ‖² of three factorizations of one matrix. Change γ and r̂, then read off at the cursor who is nearer.",
+    help: "Relative error ‖W − Φ‖² / ‖Φ‖² of factorizations of one matrix: wide, compressed and, where ticked, narrow. Change γ and r̂, then read off at the cursor who is nearer.",
     controls: [size, axis, rate, bound, group({ label: "show", controls: Object.values(curves) }), cursor],
     pictures: [keys, picture],
     redraw: update,
@@ -152,7 +152,8 @@ function start(root, { settings, arrays }) {
     const series = KINDS.indexOf(run.kind);
     const end = { x: run.times.at(-1) * unit(run), y: run.errors.at(-1), series, shape: "square", size: 5 };
     const now = { x, y: errorAt(run, x / unit(run)), series, shape: "circle", size: 6 };
-    return [...(run.met ? [end] : []), now];
+    // A run that has ended has no more errors to mark.
+    return [...(run.met ? [end] : []), ...(x <= end.x * (1 + 1e-9) ? [now] : [])];
   }
 
   /** What no run with these choices can go below; nothing where there is no such bound. */

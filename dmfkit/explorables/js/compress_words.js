@@ -7,9 +7,10 @@ function reading(race, at, wide, compressed, againstTime) {
     ended(wide, at.iterations) && ended(compressed, iterations) ? "both have met the rule" : compare(at.error_wide, error);
   const equal = `${say(at.error_compressed)}: ${versus(at.error_compressed, at.iterations)}.`;
   const timed = `${say(at.error_compressed_at_equal_time)}: ${versus(at.error_compressed_at_equal_time, at.seconds / compressed.seconds)}.`;
+  const wideIs = `${ended(wide, at.iterations) ? "has ended" : "is"} at ${say(at.error_wide)}`;
   return againstTime
-    ? `At ${seconds(at.seconds)} the wide run, ${round(at.iterations)} iterations on, is at ${say(at.error_wide)} and the compressed one at ${timed} After equally many iterations the compressed one is at ${equal}`
-    : `After ${round(at.iterations)} iterations the wide run is at ${say(at.error_wide)} and the compressed one at ${equal} In the time that this takes the wide run, ${seconds(at.seconds)}, the compressed one comes to ${timed}`;
+    ? `At ${seconds(at.seconds)} the wide run ${wideIs}, ${round(at.iterations)} iterations on, and the compressed one is at ${timed} After equally many iterations the compressed one is at ${equal}`
+    : `After ${round(at.iterations)} iterations the wide run ${wideIs} and the compressed one at ${equal} In the time that this takes the wide run, ${seconds(at.seconds)}, the compressed one comes to ${timed}`;
 }
 
 /** How the compressed run ends, and if badly, why. */
@@ -28,9 +29,10 @@ function outcomeOf(race, wide, run) {
 
 function whyFailed(race, run) {
   const i = race.bounds.indexOf(run.bound);
-  if (run.rate === 0) return `With γ = 0 the frames never turn, and they miss ${say(100 * race.missed[i])} % of ‖Φ‖², which no core repairs.`;
-  if (2 * run.bound < race.rank) return `Cores of 2r̂ = ${2 * run.bound} rows make no matrix of rank ${race.rank}; the nearest of rank ${2 * run.bound} is ${say(race.beyond[i])} away.`;
-  if (run.bound < race.rank) return `r̂ = ${run.bound} is below the rank ${race.rank}, so the frames begin without some directions and have not found them.`;
+  const low = run.bound < race.rank ? ` That r̂ = ${run.bound} is below the rank ${race.rank} makes them miss more.` : "";
+  if (run.rate === 0) return `With γ = 0 the frames never turn, and they miss ${say(100 * race.missed[i])} % of ‖Φ‖², which no core repairs: this is for good.${low}`;
+  if (2 * run.bound < race.rank) return `Cores of 2r̂ = ${2 * run.bound} rows make no matrix of rank ${race.rank}; the nearest of rank ${2 * run.bound} is ${say(race.beyond[i])} away: this is for good.`;
+  if (run.bound < race.rank) return `r̂ = ${run.bound} is below the rank ${race.rank}, so the frames begin without some directions and have not found them in this time; cores of 2r̂ = ${2 * run.bound} rows leave room for them, so no bound says that they never will.`;
   return `At γ = ${run.rate} the frames turn too slowly to meet the rule in this time.`;
 }
 

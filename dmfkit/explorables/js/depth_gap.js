@@ -17,6 +17,14 @@ function saturationLevel({ alpha, depth, first0, second0 }) {
   return share > 0 ? first0 * share ** (-1 / p) : Infinity;
 }
 
+/** How far the second singular value has to grow for the first to be infinite; nothing where it stays finite. */
+function divergesAt({ alpha, depth, first0, second0 }) {
+  if (depth < 3) return null;
+  const p = 1 - 2 / depth;
+  const left = second0 ** -p - first0 ** -p / alpha;
+  return left > 0 ? left ** (-1 / p) : null;
+}
+
 function start(root, { settings }) {
   const { second0, reach } = settings;
   const grid = Array.from({ length: 200 }, (_, i) => second0 * (reach / second0) ** (i / 199));
@@ -47,11 +55,14 @@ function start(root, { settings }) {
     const s2 = second.value * second0;
     const s1 = firstSingularValue(s2, now);
     const level = saturationLevel(now);
+    const pole = divergesAt(now);
     const others = [1, 2, 3].filter((n) => n !== now.depth);
     const curves = [...others, now.depth].map((n) => {
       const chosen = n === now.depth;
-      const y = grid.map((s) => firstSingularValue(s, { ...now, depth: n }));
-      return { x: grid, y, series: chosen ? 1 : 0, width: chosen ? 3 : 1.2, dash: chosen ? undefined : ["1 3", "5 4", "9 3"][n - 1] };
+      const end = divergesAt({ ...now, depth: n });
+      // A curve that becomes infinite leaves the picture at its top, and not between two points of the grid.
+      const x = end ? [...grid.filter((s) => s < end), end * (1 - 1e-12)] : grid;
+      return { x, y: x.map((s) => firstSingularValue(s, { ...now, depth: n })), series: chosen ? 1 : 0, width: chosen ? 3 : 1.2, dash: chosen ? undefined : ["1 3", "5 4", "9 3"][n - 1] };
     });
     const low = 10 ** Math.floor(Math.log10(Math.min(now.first0, second0)));
     curve.show({
@@ -59,7 +70,10 @@ function start(root, { settings }) {
       y: { label: "σ₁", domain: [low, reach], log: true },
       lines: curves,
       marks: [{ x: s2, y: s1, series: 1 }],
-      rules: Number.isFinite(level) ? [{ y: level, label: "level", dash: "2 4" }] : [],
+      rules: [
+        ...(Number.isFinite(level) ? [{ y: level, label: "level", dash: "2 4" }] : []),
+        ...(pole ? [{ x: pole, label: "infinite", dash: "2 4" }] : []),
+      ],
     });
     keys.element.replaceChildren(
       legend([
@@ -68,22 +82,25 @@ function start(root, { settings }) {
       ]),
     );
     const gap = s2 / s1;
+    const before = saturationLevel({ ...now, depth: now.depth - 1 });
+    const shallower = Number.isFinite(before) ? `; at depth ${now.depth - 1} that is ${say(before)}` : "";
     const where = Number.isFinite(s1)
-      ? `the first one has come to ${say(s1)}: ${say(gap)} times smaller${gap < 1 ? ", so it is the larger one" : ""}.`
-      : "the first one is already infinite: it outgrows the second.";
+      ? `the first one, from ${say(now.first0)}, has come to ${say(s1)}: ${gap < 1 ? `${say(1 / gap)} times larger` : `${say(gap)} times smaller`} than the second.`
+      : `the first one is already infinite, since the second was ${say(pole)}: it outgrows the second.`;
     const ending =
       now.depth === 1
         ? "At depth 1 it keeps growing in proportion."
         : now.depth === 2
           ? "At depth 2 it keeps growing, like a power of the second."
           : Number.isFinite(level)
-            ? `It never passes its saturation level ${say(level)}, ${say(level / now.first0)} times its start.`
+            ? `It never passes its saturation level ${say(level)}, ${say(level / now.first0)} times its start${shallower}.`
             : "From these starts there is no saturation level.";
     view.say(`Depth ${now.depth}, α = ${say(now.alpha)}. When the second singular value has grown from ${say(second0)} to ${say(s2)}, ${where} ${ending}`, {
       ...now,
       second: s2,
       first: s1,
       level,
+      pole,
       gap,
     });
     curve.describe(`First singular value against the second for depth ${now.depth} and for depths ${others.join(" and ")}; ${ending}`);

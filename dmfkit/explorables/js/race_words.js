@@ -20,7 +20,7 @@ function arrivalWords({ arrivals }, { grown }) {
 function comparison(error, other, shallower, moment) {
   const times = other / error;
   const how = say(times) === "1" ? "the same as" : times > 1 ? `${say(times)} times below` : `${say(1 / times)} times above`;
-  const since = Number.isNaN(moment) ? "it has not been 10 times below yet" : `it was first 10 times below at step ${moment}`;
+  const since = Number.isNaN(moment) ? "up to here it was never 10 times below" : `it was first 10 times below at step ${moment}`;
   return `Its held-out error is ${how} that of depth ${shallower}; ${since}.`;
 }
 
@@ -47,7 +47,7 @@ function raceWords({ race, goal, presents, chosen, moment, depths, d, rank, endi
     const fitted = Number.isNaN(record.fitted) ? "not fitted yet" : `fitted at step ${record.fitted}`;
     parts.push(
       `Step ${race.step}. Depth ${depths[chosen]}: training loss ${say(present.meanSquare)} (${fitted}), ` +
-        `held-out error ${say(present.heldOut)}, effective rank ${say(present.effectiveRank)}.`,
+        `held-out error ${say(present.heldOut)}${present.heldOut > 1 ? " (above 1: worse than predicting zeros)" : ""}, effective rank ${say(present.effectiveRank)}.`,
     );
     if (!record.run.diverged) {
       parts.push(arrivalWords(record, present));
@@ -60,6 +60,8 @@ function raceWords({ race, goal, presents, chosen, moment, depths, d, rank, endi
   }
   parts.push(...rateWords(race, depths));
   if (ending === "over") parts.push("The race is over: Reset, or change a setting.");
-  if (ending === "goal") parts.push("To go on, raise “run to step”.");
+  // Where every depth is fitted, little changes any more.
+  const all = race.records.every((record) => !Number.isNaN(record.fitted));
+  if (ending === "goal") parts.push(all ? "All depths are fitted; more steps change little." : "To go on, raise “run to step”.");
   return parts.join(" ");
 }
