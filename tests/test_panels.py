@@ -1,6 +1,7 @@
 """Training panels without a browser: what they offer, what they run, what they show where nobody sits in front."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -17,6 +18,12 @@ def panel(**choices):
     return TrainingPanel(TASK, {"Gaussian": dm.Start(init_scale=1e-2)}, METHODS, device="cpu", **choices)
 
 
+def in_a_loop(coroutine):
+    """Run in an event loop of its own thread: a browser that another test has open keeps this thread's loop running."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, coroutine).result()
+
+
 def press(one, button="train"):
     """Press a button inside a running loop, as a kernel does, and wait for what it begins."""
 
@@ -24,7 +31,7 @@ def press(one, button="train"):
         getattr(one, button).click()
         await asyncio.gather(one._running, return_exceptions=True)
 
-    asyncio.run(pressed())
+    in_a_loop(pressed())
 
 
 def test_first_values_are_those_of_task_and_start():
@@ -76,7 +83,7 @@ def test_stop_stops_and_says_where():
         one.stop.click()
         await asyncio.gather(one._running, return_exceptions=True)
 
-    asyncio.run(stopped())
+    in_a_loop(stopped())
     assert one.text_value.startswith("Stopped. ")
     assert 0 < one._traces[-1].evaluations[-1] < 1_000_000
     assert not one.train.disabled

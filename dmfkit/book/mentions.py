@@ -8,6 +8,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 from dmfkit.book.concordance import labels_for
+from dmfkit.book.numbering import chapter_number, chapters_by_number
 from dmfkit.book.text_links import link_in_text, stands_in
 
 _WORDS = "Theorem|Lemma|Proposition|Corollary|Conjecture|Figure|Equation|Eq"
@@ -17,15 +18,14 @@ MENTION = re.compile(
     rf"\b(?:(?P<word>{_WORDS})(?:\s+{_NUMBER}|s\s+{_NUMBER}(?:(?:,|,?\s+and|\s+to)\s+{_NUMBER})*)"
     r"|[Cc]hapter\s+(?P<chapter>\d+))(?!\.?\d)"
 )
-_CHAPTER = re.compile(r"notebooks/(\d\d)_")
 
 
 def link_mentions(app: Sphinx, doctree: nodes.document, page: str) -> None:
     """Link the mentions on a page; Sphinx calls this for each page when all numbers are known."""
-    if not _CHAPTER.match(page):
+    if chapter_number(page) is None:
         return
     labels = labels_for(page.removeprefix("notebooks/"))
-    chapters = {int(found[1]): name for name in app.env.found_docs if (found := _CHAPTER.match(name))}
+    chapters = chapters_by_number(app.env.found_docs)
 
     def replace(match: re.Match[str], text: nodes.Text) -> list[nodes.Node]:
         if match["chapter"]:
