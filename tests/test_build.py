@@ -14,7 +14,7 @@ import yaml
 from nbformat import v4
 
 from dmfkit.book import Layout, build
-from dmfkit.book.collect import find_cover
+from dmfkit.book.covers import find_cover, write_cards, write_frontispiece
 from dmfkit.book.execute import execute
 from dmfkit.book.layout import find_chapters
 from dmfkit.book.order import longest_first
@@ -212,22 +212,54 @@ def test_machine_readable_outputs_do_not_reach_the_pages():
     assert notebook.cells[0].outputs[0].data == data
 
 
-def test_the_cover_needs_a_picture_and_its_alt_text(tmp_path):
-    def write(metadata, outputs):
-        cell = v4.new_code_cell("plot()", id="plot", metadata=metadata, outputs=outputs)
-        nbformat.write(v4.new_notebook(cells=[cell]), tmp_path / "one.ipynb")
-        return [tmp_path / "one.ipynb"]
+def write_executed(folder, metadata, outputs, number=1):
+    """An executed notebook with one cell, and one more of the same kind for each further number."""
+    cells = [v4.new_markdown_cell("# A <title>", id="title")]
+    cells += [v4.new_code_cell("plot()", id=f"plot-{n}", metadata=metadata, outputs=outputs) for n in range(number)]
+    nbformat.write(v4.new_notebook(cells=cells), folder / "03_one.ipynb")
+    return folder / "03_one.ipynb"
 
-    picture = v4.new_output("display_data", data={"image/png": PIXEL})
-    described = {"tags": ["cover"], "mystnb": {"image": {"alt": "One pixel."}}}
-    cover = find_cover(write(described, [picture]))
+
+PICTURE = v4.new_output("display_data", data={"image/png": PIXEL})
+DESCRIBED = {"tags": ["cover"], "mystnb": {"image": {"alt": 'One "pixel".'}}, "card": "One sentence."}
+
+
+def test_a_cover_is_a_picture_its_alt_text_and_a_sentence(tmp_path):
+    cover = find_cover(write_executed(tmp_path, DESCRIBED, [PICTURE]), "cover")
     assert cover is not None
-    assert cover.alt == "One pixel."
+    assert (cover.alt, cover.sentence) == ('One "pixel".', "One sentence.")
     assert cover.png.startswith(b"\x89PNG")
-    assert find_cover(write({}, [picture])) is None
-    for metadata, outputs in [({"tags": ["cover"]}, [picture]), (described, [])]:
-        with pytest.raises(InputError, match="plot of one"):
-            find_cover(write(metadata, outputs))
+    assert find_cover(write_executed(tmp_path, {}, [PICTURE]), "cover") is None
+    assert find_cover(write_executed(tmp_path, DESCRIBED, [PICTURE]), "frontispiece") is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "outputs", "number"),
+    [({"tags": ["cover"]}, [PICTURE], 1), (DESCRIBED, [], 1), (DESCRIBED, [PICTURE], 2)],
+    ids=["no alt text", "no picture", "two cells"],
+)
+def test_what_cannot_be_a_cover_is_refused(tmp_path, metadata, outputs, number):
+    with pytest.raises(InputError, match="plot-0 of 03_one is tagged cover"):
+        find_cover(write_executed(tmp_path, metadata, outputs, number), "cover")
+
+
+def test_a_chapter_gets_a_card_with_or_without_a_picture(tmp_path):
+    path = write_executed(tmp_path, DESCRIBED, [PICTURE])
+    grid = write_cards({"Part I": [path], "Reference": []}, tmp_path)
+    assert "### Part I" in grid
+    assert "Reference" not in grid
+    assert 'src="../_static/pictures/03_one.webp" alt="One &quot;pixel&quot;." width="1" height="1"' in grid
+    assert '3. <a href="../notebooks/03_one.html">A &lt;title&gt;</a>' in grid
+    assert (tmp_path / "03_one.webp").read_bytes()[8:12] == b"WEBP"
+    assert "<img" not in write_cards({"Part I": [write_executed(tmp_path, {}, [])]}, tmp_path)
+
+
+def test_the_frontispiece_is_the_first_picture_with_its_tag(tmp_path):
+    path = write_executed(tmp_path, {**DESCRIBED, "tags": ["frontispiece"]}, [PICTURE])
+    figure = write_frontispiece([path], tmp_path)
+    assert "<figcaption>One sentence. Chapter 3: <a" in figure
+    assert (tmp_path / "frontispiece.png").read_bytes().startswith(b"\x89PNG")
+    assert write_frontispiece([write_executed(tmp_path, {}, [])], tmp_path) == ""
 
 
 def test_strip_clears_what_running_left_and_keeps_the_rest(tmp_path):

@@ -180,7 +180,7 @@ def test_what_is_no_notebook_is_one_sentence(tmp_path):
             make_plan(path, sets, {})
 
 
-# Results side by side, by an executor that writes what a kernel would have left.
+# Results side by side, by a runner that writes what a kernel would have left.
 
 
 class Written:
@@ -222,9 +222,9 @@ def outputs(**parameters):
     return list(spectrum(**parameters))
 
 
-def run(notebook, content, executor, output="out", **options):
+def run(notebook, content, runner, output="out", **options):
     layout = Layout(notebook.parent.parent, notebook.parent.parent / output)
-    return read(rerun(layout, notebook, write_sets(notebook.parent.parent, content), executor=executor, **options))
+    return read(rerun(layout, notebook, write_sets(notebook.parent.parent, content), run_jobs=runner, **options))
 
 
 def test_results_of_a_grid_have_its_dimensions(notebook):
@@ -275,9 +275,9 @@ def test_a_failing_set_leaves_the_others_and_says_why(notebook):
     def made(d, **others):
         return "own, cell 2 failed" if d == 3 else outputs(d=d)
 
-    executor = Written(made)
+    runner = Written(made)
     with pytest.raises(RerunError) as caught:
-        run(notebook, "d: [2, 3, 4]\n", executor)
+        run(notebook, "d: [2, 3, 4]\n", runner)
     assert "The parameter set (d = 3) failed.\nown, cell 2 failed" in str(caught.value)
     assert "d = 2" not in str(caught.value)
     output = notebook.parent.parent / "out"
@@ -334,15 +334,15 @@ def test_a_result_may_not_take_a_name_of_ours(notebook):
 
 
 def test_arguments_are_refused_before_anything_runs(notebook, tmp_path):
-    executor = Written(outputs)
+    runner = Written(outputs)
     with pytest.raises(InputError, match="jobs = 0"):
-        run(notebook, "d: 2\n", executor, jobs=0)
+        run(notebook, "d: 2\n", runner, jobs=0)
     with pytest.raises(InputError, match="There is no preset 'slow'"):
-        run(notebook, "d: 2\n", executor, preset="slow")
+        run(notebook, "d: 2\n", runner, preset="slow")
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match=r"output folder .* cannot be written to"):
-        run(notebook, "d: 2\n", executor, output="file")
-    assert executor.jobs == []
+        run(notebook, "d: 2\n", runner, output="file")
+    assert runner.jobs == []
     assert not (tmp_path / "out").exists()
 
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 
-from dmfkit.book import collect, pages
+import nbformat
+
+from dmfkit.book import collect, covers
+from dmfkit.book.concordance import concordance_tables
 from dmfkit.book.corrections import differences, errata
 from dmfkit.book.errors import BuildError
 from dmfkit.book.execute import execute
 from dmfkit.book.layout import Layout, find_chapters
 from dmfkit.book.lock import only_one_in
 from dmfkit.book.order import longest_first
+from dmfkit.book.pages import execution_record
+from dmfkit.book.partial import labels_of
 from dmfkit.book.presets import PAPER, read_preset, with_recompute
 from dmfkit.book.render import render
 from dmfkit.book.repository import Repository, choose_repository, strangers
 from dmfkit.book.scoreboard import scoreboard
-from dmfkit.book.stage import stage
+from dmfkit.book.stage import parts_of, stage
 from dmfkit.errors import InputError
 
 
@@ -78,21 +84,22 @@ def build(
 def _make_pages(layout: Layout, chapters: Sequence[str], preset: str, repository: Repository | None) -> None:
     executed = [layout.executed_notebook(chapter) for chapter in chapters]
     claims = collect.collect_claims(executed, preset)
-    picture = collect.find_cover(executed)
+    places = {label: path.stem for path in executed for label in labels_of(nbformat.read(path, as_version=4))}
+    pictures = layout.output / "pictures"
+    shutil.rmtree(pictures, ignore_errors=True)
+    pictures.mkdir()
     generated = {
-        "cover": pages.cover(picture),
-        "chapters": pages.chapter_list(executed),
+        "frontispiece": covers.write_frontispiece(executed, pictures),
+        "cards": covers.write_cards(parts_of(layout, chapters), pictures),
+        "concordance": concordance_tables(places),
         "scoreboard": scoreboard(claims),
         "errata": errata(claims),
         "differences": differences(claims),
-        "execution": pages.execution_record(executed, preset),
+        "execution": execution_record(executed, preset),
     }
     # Rendering has no steps to count; a line says what the wait is for.
     print("rendering the pages", file=sys.stderr)
     stage(layout, chapters, preset, generated, repository)
-    if picture is not None:
-        figures = layout.stage / "book" / "figures"
-        figures.mkdir(exist_ok=True)
-        (figures / "cover.png").write_bytes(picture.png)
+    shutil.copytree(pictures, layout.stage / "book" / "_static" / "pictures")
     render(layout)
     collect.write_claims(layout.output / "claims.json", claims)

@@ -56,7 +56,7 @@ class Finished:
     failure: str = ""
 
 
-class Executor(Protocol):
+class JobRunner(Protocol):
     """Executes jobs, wherever it likes to, and yields each when it has ended.
 
     It must stop what still runs when it is closed or interrupted.
@@ -83,7 +83,7 @@ class _Run:
 def run_processes(jobs: Sequence[Job], at_once: int) -> Generator[Finished, None, None]:
     """Execute jobs in processes of this machine, whose cores are divided among those that run at the same time.
 
-    An `Executor`. Shows a progress bar on a terminal.
+    A `JobRunner`. Shows a progress bar on a terminal.
     """
     waiting, running, finished_cells = list(jobs), list[_Run](), 0
     cells = {job.source: count_code_cells(job.source) for job in jobs}

@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 from dmfkit.book.explorables import with_pictures, with_steady_models
 from dmfkit.book.first_cell import with_first_cell
 from dmfkit.book.layout import Layout
-from dmfkit.book.partial import labels_of, title_of, without_absent
+from dmfkit.book.partial import labels_of, text_without_absent, title_of, without_absent
 from dmfkit.book.repository import Repository, configuration
 from dmfkit.errors import InputError
 from dmfkit.handed_over import MIME_TYPE as RESULT
@@ -63,20 +63,20 @@ def stage(
     shutil.copytree(layout.root / "book", layout.stage / "book")
     shutil.copy(layout.root / "LICENSE", layout.stage)
     _write_yaml(layout.stage / "_config.yml", configuration(layout.root, repository))
-    contents = yaml.safe_load((layout.root / "_toc.yml").read_text(encoding="utf-8"))
-    _write_yaml(layout.stage / "_toc.yml", reduce_contents(contents, chapters))
-    for text in (layout.stage / "book").glob("*.md"):
-        text.write_text(fill(text.read_text(encoding="utf-8"), generated, text.name), encoding="utf-8")
+    _write_yaml(layout.stage / "_toc.yml", reduce_contents(_contents(layout), chapters))
     (layout.stage / "notebooks").mkdir()
     executed = {chapter: nbformat.read(layout.executed_notebook(chapter), as_version=4) for chapter in chapters}
     absent = {path.stem: title_of(path) for path in layout.notebooks.glob("*.ipynb") if path.stem not in executed}
     labels = set().union(*map(labels_of, executed.values()))
+    for page in (layout.stage / "book").glob("*.md"):
+        text = fill(page.read_text(encoding="utf-8"), generated, page.name)
+        page.write_text(text_without_absent(text, absent, labels) if absent else text, encoding="utf-8")
     for chapter, notebook in executed.items():
-        page = as_page(without_absent(notebook, absent, labels) if absent else notebook, preset)
+        shown = as_page(without_absent(notebook, absent, labels) if absent else notebook, preset)
         if repository is not None:
             # A reader may download the page's notebook too.
-            page = with_first_cell(page, repository.revision)
-        nbformat.write(page, layout.stage / "notebooks" / f"{chapter}.ipynb")
+            shown = with_first_cell(shown, repository.revision)
+        nbformat.write(shown, layout.stage / "notebooks" / f"{chapter}.ipynb")
 
 
 def fill(text: str, generated: Mapping[str, str], page: str) -> str:
@@ -107,6 +107,16 @@ def reduce_contents(contents: Mapping[str, Any], chapters: Sequence[str]) -> dic
     return {**contents, "parts": parts}
 
 
+def parts_of(layout: Layout, chapters: Sequence[str]) -> dict[str, list[Path]]:
+    """Return the executed notebooks of a build under the captions of the parts that they belong to."""
+    parts = reduce_contents(_contents(layout), chapters)["parts"]
+    names = {part["caption"]: [Path(entry["file"]) for entry in part["chapters"]] for part in parts}
+    return {
+        caption: [layout.executed_notebook(file.name) for file in files if file.parent.name == "notebooks"]
+        for caption, files in names.items()
+    }
+
+
 def as_page(notebook: NotebookNode, preset: str) -> NotebookNode:
     """Return an executed notebook as the page shows it.
 
@@ -126,6 +136,10 @@ def as_page(notebook: NotebookNode, preset: str) -> NotebookNode:
                 output.get("data", {}).pop(mime_type, None)
         page.cells.append(cell)
     return with_pictures(with_steady_models(page))
+
+
+def _contents(layout: Layout) -> dict[str, Any]:
+    return yaml.safe_load((layout.root / "_toc.yml").read_text(encoding="utf-8"))
 
 
 def _write_yaml(file: Path, content: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from dmfkit.explorables.explorable import BUDGET, Explorable
 from dmfkit.explorables.gap import DepthGap
+from dmfkit.explorables.panels import PickAPanel
 from dmfkit.explorables.schatten import SchattenCorner
 
-__all__ = ["BUDGET", "DepthGap", "Explorable", "SchattenCorner"]
+__all__ = ["BUDGET", "DepthGap", "Explorable", "PickAPanel", "SchattenCorner"]

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from dmfkit.book.errors import RerunError
-from dmfkit.book.jobs import Executor, Job, run_processes
+from dmfkit.book.jobs import Job, JobRunner, run_processes
 from dmfkit.book.layout import Layout
 from dmfkit.book.lock import only_one_in
 from dmfkit.book.presets import PAPER, read_preset
@@ -29,7 +29,7 @@ def rerun(
     *,
     preset: str = PAPER,
     jobs: int | None = None,
-    executor: Executor = run_processes,
+    run_jobs: JobRunner = run_processes,
 ) -> Path:
     """Execute a notebook with every parameter set, and write one dataset of all results.
 
@@ -47,7 +47,7 @@ def rerun(
         Name of a preset whose values hold where a set does not have others.
     jobs
         How many notebooks are executed at the same time; one for each processor core by default.
-    executor
+    run_jobs
         Executes them.
 
     Returns
@@ -68,7 +68,7 @@ def rerun(
     base = {} if preset == PAPER else read_preset(layout, preset, [notebook])[notebook.stem]
     plan = make_plan(notebook, read_sets(sets), base)
     with only_one_in(layout.output, "re-run"):
-        failures = _execute(layout.output, plan, jobs or os.cpu_count() or 1, executor)
+        failures = _execute(layout.output, plan, jobs or os.cpu_count() or 1, run_jobs)
         target = layout.output / RESULTS
         write(target, combine(plan, {run.name: _kept(layout.output, run) for run in plan.runs}, failures))
     if failures:
@@ -76,7 +76,7 @@ def rerun(
     return target
 
 
-def _execute(output: Path, plan: Plan, at_once: int, executor: Executor) -> dict[str, str]:
+def _execute(output: Path, plan: Plan, at_once: int, run_jobs: JobRunner) -> dict[str, str]:
     """Execute what is not there yet; return a description of each failure by the run's name."""
     shutil.rmtree(output / "running", ignore_errors=True)
     waiting = {run.name: run for run in plan.runs if not _kept(output, run).is_file()}
@@ -86,7 +86,7 @@ def _execute(output: Path, plan: Plan, at_once: int, executor: Executor) -> dict
         return {}
     failures = dict[str, str]()
     queue = [_job(output, plan, run) for run in waiting.values()]
-    with closing(executor(queue, min(at_once, len(queue)))) as ended:
+    with closing(run_jobs(queue, min(at_once, len(queue)))) as ended:
         for one in ended:
             run = waiting[one.job.target.stem]
             folder = "failed" if one.failure else "executed"

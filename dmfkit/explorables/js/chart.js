@@ -1,6 +1,7 @@
 // A line chart as a vector drawing that follows the width of its place, and a heat map of a matrix.
 
 const FONT = 13; // pixels, on every width: a chart is laid out anew and not scaled
+const REACH = 24; // pixels from a mark within which a touch is meant for it
 const MARGIN = { left: 62, right: 12, top: 10, bottom: 46 };
 
 function scaleOf([low, high], from, to, log) {
@@ -46,16 +47,18 @@ function tickText({ power, text }, x, y, anchor) {
  * A chart. `show` draws it from a description:
  *   x, y: {label, domain: [low, high], log};
  *   lines: [{x, y, series, width, dash, colour, opacity}] — what lies outside the domain or is not finite is left out;
- *   marks: [{x, y, series, shape, label}];
+ *   marks: [{x, y, series, shape, size, dash, label, key}] — a mark with a key can be picked;
  *   rules: [{x or y, label, dash}].
  *
- * @param {object} options height in pixels; label, what a screen reader calls the picture.
+ * @param {object} options height in pixels; label, what a screen reader calls the picture; pick, called with the key of
+ *   the mark that was touched. There must be another way to the same, since no key leads to a mark.
  */
-function chart({ height = 300, label }) {
+function chart({ height = 300, label, pick }) {
   const svg = draw("svg", { class: "dmfkit-x-chart", role: "img", "aria-label": label, height });
   const element = make("div", { class: "dmfkit-x-place" }, svg);
   let latest = null;
   let width = 0;
+  let targets = [];
   const clip = uniqueId("clip");
 
   function paint() {
@@ -98,13 +101,25 @@ function chart({ height = 300, label }) {
       }
     }
     for (const line of lines) inside.append(path(line, sx, sy));
+    targets = [];
     for (const mark of marks) {
       const at = [sx(mark.x), sy(mark.y)];
-      if (at.every(Number.isFinite)) inside.append(markNode(mark, at));
+      if (!at.every(Number.isFinite)) continue;
+      inside.append(markNode(mark, at));
+      if (mark.key !== undefined) targets.push({ key: mark.key, at });
     }
     svg.replaceChildren(draw("defs", {}, draw("clipPath", { id: clip }, draw("rect", frame))), grid, texts, inside);
   }
 
+  if (pick) {
+    svg.classList.add("dmfkit-x-pick");
+    svg.addEventListener("click", (event) => {
+      const box = svg.getBoundingClientRect();
+      const distance = ({ at }) => Math.hypot(at[0] - (event.clientX - box.left), at[1] - (event.clientY - box.top));
+      const nearest = targets.reduce((best, one) => (best && distance(best) <= distance(one) ? best : one), null);
+      if (nearest && distance(nearest) < REACH) pick(nearest.key);
+    });
+  }
   const resize = new ResizeObserver(() => {
     const now = Math.floor(element.clientWidth);
     if (now !== width) {
@@ -154,6 +169,8 @@ function markNode(mark, [x, y]) {
   const shape = mark.shape ?? SHAPES[(mark.series ?? 0) % SHAPES.length];
   const paint = { fill: mark.colour ?? colour(mark.series ?? 0), stroke: "var(--dmfkit-x-ground)", "stroke-width": 1 };
   const r = mark.size ?? 5;
+  if (shape === "ring") return draw("circle", { cx: x, cy: y, r, fill: "none", stroke: paint.fill, "stroke-width": 2.5, "stroke-dasharray": mark.dash });
+  if (shape === "cross") return draw("path", { d: `M${x - r} ${y - r}l${2 * r} ${2 * r}m0 ${-2 * r}l${-2 * r} ${2 * r}`, stroke: paint.fill, "stroke-width": 1.8 });
   const corners = { square: [-1, -1, 1, -1, 1, 1, -1, 1], triangle: [0, -1.2, 1.1, 0.9, -1.1, 0.9], diamond: [0, -1.3, 1.3, 0, 0, 1.3, -1.3, 0] };
   const node =
     shape === "circle"
@@ -163,9 +180,10 @@ function markNode(mark, [x, y]) {
   return draw("g", {}, node, draw("text", { x: x + r + 3, y: y + 4, "font-size": FONT }, mark.label));
 }
 
-/** A legend: for each entry {text, series, dash}. */
+/** A legend: for each entry {text, series, dash}, or with a shape {text, series, shape, size}. */
 function legend(entries) {
-  const items = entries.map(({ text, series, dash, colour: own }) => {
+  const items = entries.map(({ text, series, dash, shape, size, colour: own }) => {
+    if (shape) return make("li", {}, draw("svg", { width: 16, height: 14, "aria-hidden": "true" }, markNode({ series, shape, size, colour: own }, [8, 7])), text);
     const line = draw("line", { x1: 1, x2: 25, y1: 7, y2: 7, "stroke-width": 3, "stroke-dasharray": dash, stroke: own ?? colour(series) });
     return make("li", {}, draw("svg", { width: 26, height: 14, "aria-hidden": "true" }, line), text);
   });

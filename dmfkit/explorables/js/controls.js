@@ -1,13 +1,20 @@
 // Controls: native elements, so that mouse, touch, keyboard and screen readers work them without more.
 
+/** What stands in the place of a control that has one value only: nothing to move, and no dead slider. */
+function fixed({ label, text, value }) {
+  const element = make("div", { class: "dmfkit-x-control" }, make("span", { class: "dmfkit-x-label" }, label), make("span", { class: "dmfkit-x-value" }, text));
+  return { element, value, set() {}, enable() {} };
+}
+
 /**
- * A slider over a list of values.
+ * A slider over a list of values; where there is one value only, that value as text.
  *
  * @param {object} options label; values (ascending); value, the one to begin with; show, which writes a value as text;
  *   change, called with the new value.
  * @returns {{element: HTMLElement, value: any, set: function}}
  */
 function slider({ label, values, value, show = say, change }) {
+  if (values.length === 1) return fixed({ label, text: show(values[0]), value: values[0] });
   const id = uniqueId("slider");
   const first = Math.max(0, values.indexOf(value));
   const output = make("output", { for: id, class: "dmfkit-x-value" });
@@ -38,14 +45,18 @@ function slider({ label, values, value, show = say, change }) {
   return control;
 }
 
-/** A choice of one from a few: radio buttons in a row. `options` maps each value's text to the value. */
-function choice({ label, options, value, change }) {
+/**
+ * A choice of one from a few: radio buttons in a row, or where there is only one, its text. `options` maps each value's
+ * text to the value; `inline` puts the label into the same row.
+ */
+function choice({ label, options, value, change, inline = false }) {
   const name = uniqueId("choice");
   const entries = Object.entries(options);
+  if (entries.length === 1) return fixed({ label, text: entries[0][0], value: entries[0][1] });
   const inputs = entries.map(([, one]) => make("input", { type: "radio", name, ".checked": one === value }));
   const labels = entries.map(([text], i) => make("label", {}, inputs[i], make("span", {}, text)));
   const control = {
-    element: make("fieldset", { class: "dmfkit-x-control dmfkit-x-choice" }, make("legend", {}, label), ...labels),
+    element: make("fieldset", { class: `dmfkit-x-control dmfkit-x-choice${inline ? " dmfkit-x-inline" : ""}` }, make("legend", {}, label), ...labels),
     get value() {
       return entries[Math.max(0, inputs.findIndex((input) => input.checked))][1];
     },

@@ -85,11 +85,12 @@ function colour(number) {
   return palette[number % palette.length];
 }
 
-/** A number for reading: three significant digits, exponent only where it helps, and a real minus sign. */
+/** A number for reading: three significant digits, exponent only where it helps, no zeros at the end, a real minus sign. */
 function say(value, digits = 3) {
   if (Number.isNaN(value)) return "none";
   if (!Number.isFinite(value)) return value > 0 ? "infinite" : "minus infinite";
   const size = Math.abs(value);
-  const text = size !== 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(digits - 1) : String(Number(value.toPrecision(digits)));
+  const rounded = Number(value.toPrecision(digits));
+  const text = size !== 0 && (size < 1e-3 || size >= 1e5) ? rounded.toExponential() : String(rounded);
   return text.replace("e+", "e").replace("-", "−").replace("e-", "e−");
 }

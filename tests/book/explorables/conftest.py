@@ -1,5 +1,6 @@
 """Explorables of the built book, opened from disk with the network off and moved as a reader moves them."""
 
+import base64
 from dataclasses import dataclass, field
 
 import pytest
@@ -30,7 +31,34 @@ class Shown:
         return self.root.locator(".dmfkit-x-text").text_content()
 
     def slider(self, label):
-        return self.root.get_by_label(label)
+        return self.root.get_by_role("slider", name=label)
+
+    def choose(self, label, option, *, by="keyboard"):
+        """Choose an option of a row of radio buttons, by its text."""
+        group = self.root.get_by_role("group", name=label, exact=True)
+        wanted = group.get_by_label(option, exact=True)
+        if by == "keyboard":
+            group.locator("input:checked").focus()
+            for _ in range(group.locator("input").count()):
+                if wanted.is_checked():
+                    break
+                self.page.keyboard.press("ArrowRight")
+        elif by == "touch":
+            wanted.tap()
+        else:
+            wanted.click()
+        assert wanted.is_checked()
+
+    def press(self, label, *, by="keyboard"):
+        """Press a button."""
+        button = self.root.get_by_role("button", name=label, exact=True)
+        if by == "keyboard":
+            button.focus()
+            button.press("Enter")
+        elif by == "touch":
+            button.tap()
+        else:
+            button.click()
 
     def slide(self, label, index, *, by="keyboard"):
         """Move a slider to the value with this number, counted from 0; negative numbers count from the end."""
@@ -71,6 +99,41 @@ class Shown:
             for x in path[1:]:
                 self.page.mouse.move(x, y)
             self.page.mouse.up()
+
+
+# What Jupyter does with a widget's state: bytes become views, the script is run as a module from a Blob.
+MOUNT = """async ([code, style, content]) => {
+  const view = (text) => new DataView(Uint8Array.from(atob(text), (character) => character.charCodeAt(0)).buffer);
+  for (const packed of Object.values(content.arrays)) packed.data = view(packed.data);
+  document.head.append(Object.assign(document.createElement("style"), { textContent: style }));
+  const module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
+  module.default.render({ model: { get: () => content }, el: document.body });
+}"""
+
+
+@pytest.fixture
+def mount(browser):
+    """Return a function that shows an explorable alone on an empty page, without a book around it."""
+    mounted = []
+
+    def show(explorable, *, width=390):
+        context = browser.new_context(viewport={"width": width, "height": 900}, has_touch=True, offline=True)
+        page = context.new_page()
+        arrays = {
+            name: packed | {"data": base64.b64encode(packed["data"]).decode()}
+            for name, packed in explorable.content["arrays"].items()
+        }
+        problems = []
+        page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+        page.evaluate(MOUNT, [explorable._esm, explorable._css, explorable.content | {"arrays": arrays}])
+        name = page.locator("[data-explorable]").get_attribute("data-explorable")
+        mounted.append((context, problems))
+        return Shown(page, name, problems)
+
+    yield show
+    for context, problems in mounted:
+        context.close()
+        assert problems == []
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ from dmfkit.explorables import BUDGET
 pytestmark = pytest.mark.book
 
 EXPECTED = {
+    "01_matrix_completion": {"pick-a-panel"},
     "02_norms_in_theory": {"schatten-corner"},
+    "03_norms_in_experiments": {"pick-a-panel"},
     "06_one_measurement": {"depth-gap"},
 }
 NARROW, SMALLEST_TARGET = 320, 44
