@@ -27,32 +27,34 @@ distributed = pytest.importorskip("distributed")
 
 SMALL = CompletionTask(d=8, rank=2, n_observed=45, data_seed=3)
 MIXED = {"depth": (2, 3), "n_observed": (40, 50), "seed": (0, 1, 2)}
-# Twelve batches of some tenths of a second each; the same in this process and in those that are killed.
-TWELVE = """
-def twelve(store, executor=None):
-    return dm.sweep(
-        dm.CompletionTask(d=30, rank=2), dm.Start(), dm.Descent(lr=0.002, stop=0.0, max_steps=800), name="twelve",
-        store=store, record=(dm.Loss(),), record_at=(0, 100), runs_per_batch=1, device="cpu", executor=executor,
-        n_observed=(300, 400), depth=(2, 3), seed=(0, 1, 2),
-    )
-"""
 SCRIPT = f"""
 import sys
 from pathlib import Path
-import dmfkit as dm
-{TWELVE}
-if __name__ == "__main__":
-    with dm.cluster(workers=1) as executor:
-        twelve(dm.Store(Path(sys.argv[1])), executor)
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from dmfkit import Store, cluster
+from test_clusters import twelve
+with cluster(workers=1) as executor:
+    twelve(Store(Path(sys.argv[1])), executor)
 """
 
 
 def twelve(store=None, executor=None):
-    import dmfkit as dm
-
-    scope = {"dm": dm}
-    exec(TWELVE, scope)
-    return scope["twelve"](store, executor)
+    """Twelve batches of about a tenth of a second each; the same here and in the processes that are killed."""
+    return sweep(
+        CompletionTask(d=30, rank=2),
+        Start(),
+        Descent(lr=0.002, stop=0.0, max_steps=800),
+        name="twelve",
+        store=store,
+        record=(Loss(),),
+        record_at=(0, 100),
+        runs_per_batch=1,
+        device="cpu",
+        executor=executor,
+        n_observed=(300, 400),
+        depth=(2, 3),
+        seed=(0, 1, 2),
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -177,12 +179,12 @@ def test_ctrl_c_and_sigkill_leave_whole_parts_and_no_process(sequential, tmp_pat
     }
     family = []
     for folder, client in clients.items():
-        wait_until(lambda folder=folder, client=client: parts(folder) or client.poll() is not None, 120)
+        wait_until(lambda folder=folder, client=client: parts(folder) or client.poll() is not None, 240)
         family += psutil.Process(client.pid).children(recursive=True)
         # Ctrl-C goes to the workers, too.
         (os.killpg if sent[folder] == signal.SIGINT else os.kill)(client.pid, sent[folder])
     for folder, client in clients.items():
-        _, errors = client.communicate(timeout=60)
+        _, errors = client.communicate(timeout=120)
         assert client.returncode == -sent[folder], errors
         assert sent[folder] == signal.SIGKILL or errors.rstrip().endswith("KeyboardInterrupt")
     assert family
