@@ -1,8 +1,8 @@
 """The explorable of Figures 1 and 2 holds the stored runs within its budget; what the chapters say to try happens."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import dmfkit as dm
 from dmfkit import explorables
@@ -17,7 +17,7 @@ def runs(figure_1_runs):
 
 
 def made(runs, **changes):
-    return explorables.PickAPanel(plt.figure(), **{**runs, **changes})
+    return explorables.PickAPanel(Figure(), **{**runs, **changes})
 
 
 def array(explorable, name):
