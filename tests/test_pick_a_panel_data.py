@@ -84,12 +84,10 @@ def test_chapter_1_promises_what_happens(runs):
     """In the order of the list above the explorable."""
     flow, descent = runs["flow"], runs["descent"]
     tail = flow["final_singular_value"].isel(final_index=RANK).sel(n_observed=2000)
-    decades = np.log10(tail.sel(init_scale=1e-2) / tail.sel(init_scale=1e-5))
-    # "Far more slowly than c" and "about as fast as c", which falls by three decades; for every seed.
-    assert (decades.sel(depth=2) > 0.3).all()
-    assert (decades.sel(depth=2) < 0.7).all()
-    assert (decades.sel(depth=[3, 4]) > 2.7).all()
-    assert (decades.sel(depth=[3, 4]) < 3.3).all()
+    fall = tail.sel(init_scale=1e-2) / tail.sel(init_scale=1e-5)
+    # It sinks with c at every depth, for every seed further at depths 3 and 4 than at 2; the chapter prints how far.
+    assert (fall > 1).all()
+    assert (fall.sel(depth=[3, 4]) > fall.sel(depth=2)).all()
 
     alike = descent["status"] == int(dm.Status.CONVERGED)
     ratio = (descent["n_evaluations"].sel(lr=3e-4) / descent["n_evaluations"].sel(lr=1e-3)).where(alike.all("lr"))
