@@ -6,19 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from dmfkit import (
     CompletionTask,
     Factorization,
-    FullObservation,
     MatrixCompletion,
     initialise,
     matrix_completion,
-    matrix_sensing,
     random_low_rank,
 )
-from dmfkit.problems import Normalisation, Problem
 from dmfkit.store import read
 
 RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
@@ -45,21 +41,3 @@ def figure_1_runs() -> dict[str, Any]:
     stored = {key: read(path) for key, pattern in names.items() for path in RESULTS.glob(pattern)}
     truth = CompletionTask(d=100, rank=5, n_observed=2000, data_seed=0).ground_truth().numpy()
     return stored | {"truth": truth, "rank": 5, "stop": 1e-6}
-
-
-def make_problem(kind: str, shape: tuple[int, int], normalisation: Normalisation) -> Problem:
-    truth = random_low_rank(shape, 2, seed=1)
-    if kind == "completion":
-        return matrix_completion(truth, shape[0] * shape[1] // 2, 1, normalisation)
-    if kind == "sensing":
-        return matrix_sensing(truth, 13, 1, normalisation)
-    return FullObservation(normalisation, truth, truth)
-
-
-def random_factors(widths: tuple[int, ...], n_runs: int, seed: int = 0) -> Factorization:
-    """Factors of order one, so that no product is negligible beside another."""
-    generator = torch.Generator().manual_seed(seed)
-    shapes = zip(widths[1:], widths[:-1], strict=True)
-    return Factorization.from_factors(
-        [torch.randn(n_runs, rows, columns, generator=generator, dtype=torch.float64) for rows, columns in shapes]
-    )

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import make_problem, random_factors
+from made import make_problem, random_factors
 
 from dmfkit import Descent, InputError, Loss, SingularValues, Status, gradient_descent, initialise
 

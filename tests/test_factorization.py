@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import random_factors
+from made import random_factors
 
 from dmfkit import Factorization, InputError, full_widths, gaussian_std, initialise
 

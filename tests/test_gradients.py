@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import make_problem, random_factors
+from made import make_problem, random_factors
 
 from dmfkit.evaluation import Evaluator
 

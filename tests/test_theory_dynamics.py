@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import random_factors
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from made import random_factors
 from scipy.integrate import solve_ivp
 
 from dmfkit import Descent, Factorization, InputError, gradient_descent, initialise, matrix_completion, theory
