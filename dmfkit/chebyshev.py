@@ -103,21 +103,27 @@ def chebyshev_step(
     Tensor of shape (runs, n)
     """
     tables = [coefficients(int(s)) for s in stages]
-
-    def column(values: NDArray[np.float64]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(y).unsqueeze(1)
+    most = int(stages[0])
+    # All coefficients of the step go to the device at once: (stage, coefficient, run), zero beyond a run's last stage.
+    weights = np.zeros((most + 1, 5, len(tables)))
+    for run, table in enumerate(tables):
+        reach = slice(2, table.stages + 1)
+        weights[reach, 0, run] = 1.0 - table.mu[reach] - table.nu[reach]
+        weights[reach, 1, run], weights[reach, 2, run] = table.mu[reach], table.nu[reach]
+        weights[reach, 3, run], weights[reach, 4, run] = h[run] * table.slope[reach], h[run] * table.first[reach]
+    columns = torch.from_numpy(weights).to(y).unsqueeze(3)
+    first_slope = torch.from_numpy(h * [table.slope[1] for table in tables]).to(y).unsqueeze(1)
 
     y_new = torch.empty_like(y)
-    older, newer = y, torch.addcmul(y, f, column(h * [table.slope[1] for table in tables]))
-    for j in range(2, int(stages[0]) + 1):
+    older, newer = y, torch.addcmul(y, f, first_slope)
+    for j in range(2, most + 1):
         k = int(np.count_nonzero(stages >= j))  # the first k runs still have a stage j
-        mu, nu, slope, first = (
-            np.array([getattr(table, name)[j] for table in tables[:k]]) for name in ("mu", "nu", "slope", "first")
-        )
-        stage = y[:k] * column(1.0 - mu - nu)
-        stage.addcmul_(newer[:k], column(mu)).addcmul_(older[:k], column(nu))
-        stage.addcmul_(field(newer[:k]), column(h[:k] * slope)).addcmul_(f[:k], column(h[:k] * first))
+        rest, mu, nu, slope, first = columns[j, :, :k].unbind()
+        stage = y[:k] * rest
+        stage.addcmul_(newer[:k], mu).addcmul_(older[:k], nu)
+        stage.addcmul_(field(newer[:k]), slope).addcmul_(f[:k], first)
         done = int(np.count_nonzero(stages > j))
-        y_new[done:k] = stage[done:]
+        if done < k:
+            y_new[done:k] = stage[done:]
         older, newer = newer, stage
     return y_new
