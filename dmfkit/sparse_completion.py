@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -15,6 +16,8 @@ from dmfkit.sampled_products import entries, row_starts
 
 # Indices are 32-bit numbers: half of the memory, and what sparse products take.
 LARGEST = 2**31 - 1
+# Matrices of up to so many entries have them put in order one by one, as `matrix_completion` does.
+LARGEST_ORDERING = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +75,10 @@ class SparseCompletion(Problem):
                 f"{len(self.rows)} rows, {len(self.columns)} columns and {len(self.values)} values were given: give "
                 "one of each per observed entry, and at least one entry."
             )
-        flat = self.rows.long() * self.size[1] + self.columns
         places = zip((self.rows, self.columns), self.size, strict=True)
         inside = all(bool(((place >= 0) & (place < side)).all()) for place, side in places)
-        if not inside or not bool((flat[1:] > flat[:-1]).all()):
+        down, right = (part[1:] > part[:-1] for part in (self.rows, self.columns))
+        if not inside or not bool((down | (right & (self.rows[1:] == self.rows[:-1]))).all()):
             raise InputError(
                 f"entries must lie inside the {self.size[0]} x {self.size[1]} matrix, each once, row by row and from "
                 "left to right: sort them by row, then column."
@@ -143,12 +146,11 @@ def sparse_completion(
     Raises
     ------
     InputError
-        If the matrix does not have that many entries.
+        If the matrix does not have that many entries, or most entries of a large matrix are asked for.
     """
     check_n_entries(truth.shape, n_observed)
     check_held_out(truth.shape, n_observed, n_held_out)
-    chosen = first_entries(truth.shape, n_observed + n_held_out, seed)
-    observed, held_out = (_looked_up(truth, places) for places in (chosen[:n_observed], chosen[n_observed:]))
+    observed, held_out = (_looked_up(truth, places) for places in distinct(truth.shape, (n_observed, n_held_out), seed))
     return SparseCompletion(
         normalisation=normalisation,
         ground_truth=None,
@@ -162,34 +164,60 @@ def sparse_completion(
 
 
 def check_held_out(shape: tuple[int, int], n_observed: int, n_held_out: int) -> None:
-    """Raise `InputError` unless that many entries are left to hold out."""
-    left = shape[0] * shape[1] - n_observed
+    """Raise `InputError` unless that many entries are left to hold out, and all of them are few."""
+    total = shape[0] * shape[1]
+    left = total - n_observed
     if not 0 <= n_held_out <= left:
         raise InputError(
             f"n_held_out = {n_held_out} is not allowed: {left} entries of the {shape[0]} x {shape[1]} matrix are not "
             f"observed, so choose between 0 and {left}."
         )
+    if total > LARGEST_ORDERING and 2 * (n_observed + n_held_out) > total:
+        raise InputError(
+            f"{n_observed + n_held_out} entries of a {shape[0]} x {shape[1]} matrix are too many to be kept one by "
+            "one: take at most half of them, or a CompletionTask."
+        )
 
 
-def first_entries(shape: tuple[int, int], count: int, seed: int) -> Tensor:
-    """The first `count` entries of a random ordering of all, as ``row * d_in + column``; in memory of order `count`."""
+def distinct(shape: tuple[int, int], counts: tuple[int, ...], seed: int) -> list[np.ndarray]:
+    """Sets of entries that follow each other in one random ordering of all, as sorted ``row * d_in + column``.
+
+    Small matrices have the ordering of `matrix_completion`. For large ones it is made only as far as it is needed, in
+    memory of the order of the counts.
+    """
     # Another stream than the ground truth's, which may well have been drawn with the same seed.
-    generator = torch.Generator().manual_seed(seed + 2**32)
-    found, draws = torch.empty(0, dtype=torch.int64), count
-    # Draws that repeat an earlier one are passed over, which leaves a uniform ordering.
-    while len(found) < count:
-        found = torch.cat([found, torch.randint(shape[0] * shape[1], (draws,), generator=generator)])
-        draws = count // 8 + 1000  # few are missing, unless nearly all entries are wanted
-        ordered, places = torch.sort(found, stable=True)
-        new = torch.ones_like(ordered, dtype=torch.bool)
-        new[1:] = ordered[1:] != ordered[:-1]
-        found = found[places[new].sort()[0]]
-    return found[:count]
+    generator, total = torch.Generator().manual_seed(seed + 2**32), shape[0] * shape[1]
+    if total <= LARGEST_ORDERING:
+        ordering = torch.randperm(total, generator=generator)[: sum(counts)]
+        return [part.sort()[0].numpy() for part in ordering.split(counts)]
+    sets, taken = [], np.empty(0, dtype=np.int64)
+    for count in counts:
+        new = np.empty(0, dtype=np.int64)
+        # As many draws as are missing: all that are new belong to the set, so their order does not matter.
+        while len(new) < count:
+            drawn = torch.randint(total, (count - len(new),), generator=generator).numpy()
+            new = _union(new, drawn[~_among(drawn, taken)])
+        sets.append(new)
+        taken = new if not len(taken) else _union(taken, new)
+    return sets
 
 
-def _looked_up(truth: LowRank, flat: Tensor) -> SparseEntries:
-    """The entries of `truth` at these places, in order."""
-    flat = flat.sort()[0]
-    rows = torch.div(flat, truth.shape[1], rounding_mode="floor").to(torch.int32)
-    columns = (flat % truth.shape[1]).to(torch.int32)
+def _union(numbers: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """Sorted numbers that are in either, each once; sorts in place, so as to hold few copies at a time."""
+    both = np.concatenate([numbers, more])
+    both.sort()
+    return both[np.append(True, both[1:] != both[:-1])]
+
+
+def _among(numbers: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether each of the `numbers` is one of the sorted `others`."""
+    if not len(others):
+        return np.zeros(len(numbers), dtype=bool)
+    return others[np.searchsorted(others, numbers).clip(max=len(others) - 1)] == numbers
+
+
+def _looked_up(truth: LowRank, flat: np.ndarray) -> SparseEntries:
+    """The entries of `truth` at these places."""
+    rows = torch.from_numpy((flat // truth.shape[1]).astype(np.int32))
+    columns = torch.from_numpy((flat % truth.shape[1]).astype(np.int32))
     return SparseEntries(rows, columns, entries(truth.left[0], truth.right[0], rows, columns))

@@ -20,7 +20,7 @@ from dmfkit.sparse_completion import SparseCompletion, check_held_out, sparse_co
 class SparseCompletionTask:
     """Complete a random low-rank ``d x d`` matrix of any size from `n_observed` of its entries; nothing is dense.
 
-    The matrix is that of a `CompletionTask` with equal fields; the observed entries are others.
+    The matrix is that of a `CompletionTask` with equal fields; up to ``d = 2048`` so are the observed entries.
 
     Attributes
     ----------

@@ -23,6 +23,7 @@ from dmfkit import (
     Start,
     Status,
     gradient_descent,
+    sparse_completion,
     spectra,
     sweep,
 )
@@ -31,7 +32,7 @@ from dmfkit.entrywise import evaluator_for
 from dmfkit.evaluation import Evaluator
 from dmfkit.low_rank import LowRank
 from dmfkit.sampled_products import DeviceProducts, HostProducts, entries
-from dmfkit.sparse_completion import SparseCompletion, first_entries
+from dmfkit.sparse_completion import SparseCompletion, distinct
 from dmfkit.sparse_snapshot import HeldOutError, snapshot_of
 from dmfkit.sparse_tasks import SparseCompletionTask
 from tests.conftest import random_factors
@@ -86,10 +87,12 @@ def test_sampled_products_are_those_of_dense_matrices(kind, dtype, monkeypatch):
         assert relative(products.times(right), 3.0 * matrix @ right) < accuracy
 
 
-def test_the_matrix_is_that_of_the_dense_task_and_its_entries_are_looked_up():
-    plain = {"d": 40, "rank": 2, "data_seed": 1, "target_norm": 17.0}
-    problem = SparseCompletionTask(**plain, n_observed=300, n_held_out=50).problem()
-    truth = CompletionTask(**plain, n_observed=300).ground_truth()
+def test_the_problem_is_that_of_the_dense_task():
+    plain = {"d": 40, "rank": 2, "data_seed": 1, "target_norm": 17.0, "n_observed": 300}
+    problem = SparseCompletionTask(**plain, n_held_out=50).problem()
+    dense = CompletionTask(**plain).problem()
+    truth = dense.ground_truth
+    assert torch.equal(in_full(problem).mask, dense.mask)
     assert relative(problem.truth.left[0] @ problem.truth.right[0].mT, truth) < 1e-14
     for part, count in ((problem, 300), (problem.held_out, 50)):
         assert len(part.values) == count
@@ -97,16 +100,21 @@ def test_the_matrix_is_that_of_the_dense_task_and_its_entries_are_looked_up():
     assert problem.n_observations == 300
 
 
-@pytest.mark.parametrize("share", [0.01, 0.3, 1.0])
-def test_entries_are_distinct_uniform_and_nested(share):
-    shape, count = (30, 50), round(share * 1500)
-    chosen = first_entries(shape, count, seed=3)
-    assert len(set(chosen.tolist())) == count
-    assert torch.equal(first_entries(shape, max(1, count // 3), seed=3), chosen[: max(1, count // 3)])
-    assert not torch.equal(first_entries(shape, count, seed=4), chosen)
-    # Every entry is equally likely: counts of 200 draws against their binomial spread.
-    drawn = torch.stack([torch.bincount(first_entries((3, 4), 4, seed), minlength=12) for seed in range(600)]).sum(0)
-    assert float((drawn - 200).abs().max()) < 5 * math.sqrt(600 * (1 / 3) * (2 / 3))
+@pytest.mark.parametrize("largest_ordering", [0, 10**6])
+def test_entries_are_distinct_uniform_and_nested(largest_ordering, monkeypatch):
+    monkeypatch.setattr(sparse_completion, "LARGEST_ORDERING", largest_ordering)
+    observed, held_out = distinct((30, 50), (400, 300), seed=3)
+    assert len(set(observed) | set(held_out)) == 700
+    assert set(observed) <= set(range(1500)) >= set(held_out)
+    assert (np.diff(observed) > 0).all()
+    # A smaller set is part of every larger one, and what is held out follows.
+    (smaller,) = distinct((30, 50), (150,), seed=3)
+    assert set(smaller) < set(observed)
+    assert set(distinct((30, 50), (700,), seed=3)[0]) == set(observed) | set(held_out)
+    assert set(distinct((30, 50), (400,), seed=4)[0]) != set(observed)
+    # Every entry is equally likely: counts of 4 of 12 in 600 draws against their binomial spread.
+    drawn = sum(np.bincount(distinct((3, 4), (4,), seed)[0], minlength=12) for seed in range(600))
+    assert abs(drawn - 200).max() < 5 * math.sqrt(600 * (1 / 3) * (2 / 3))
 
 
 def test_held_out_entries_are_never_observed():
@@ -225,6 +233,8 @@ def test_what_cannot_be_is_said_in_one_sentence():
             SparseCompletion(**{**parts, **wrong})
     with pytest.raises(InputError, match="n_held_out"):
         SparseCompletionTask(d=10, rank=1, n_observed=90, n_held_out=11).check()
+    with pytest.raises(InputError, match="too many to be kept one by one"):
+        SparseCompletionTask(d=3000, n_observed=4_500_001).check()
     with pytest.raises(InputError, match="depth = 1"):
         sweep(TASK, Start(depth=1), Flow())
     with pytest.raises(InputError, match="full width is not allowed for a 50000"):
