@@ -17,6 +17,8 @@ from dmfkit.frame_record import FrameCoordinates
 from dmfkit.nuclear_norms import NuclearNorm, NuclearNormGrid
 from dmfkit.nuclear_splitting import Bounds, bounds
 from dmfkit.observations import observations
+from dmfkit.sparse_snapshot import HeldOutError
+from dmfkit.sparse_tasks import SparseCompletionTask
 from dmfkit.sweeps import Sweep, sweep
 from dmfkit.theory.speeds import SingularValueSpeeds
 
@@ -24,6 +26,7 @@ _KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
         *(tasks.CompletionTask, tasks.FullObservationTask, tasks.SensingTask, tasks.RatingsTask),
+        *(SparseCompletionTask, HeldOutError),
         *(starts.Start, starts.OrthogonalStart, starts.CompressedStart, Descent, Flow, NuclearNorm),
         *(record.Alignment, record.AlignmentGroups, record.EffectiveRank, record.Loss),
         *(record.RelativeError, record.SingularValues, SingularValueSpeeds),

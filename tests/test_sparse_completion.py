@@ -22,6 +22,7 @@ from dmfkit import (
     SingularValues,
     Start,
     Status,
+    Store,
     gradient_descent,
     sparse_completion,
     spectra,
@@ -31,6 +32,7 @@ from dmfkit.compression import frames_target
 from dmfkit.entrywise import evaluator_for
 from dmfkit.evaluation import Evaluator
 from dmfkit.low_rank import LowRank
+from dmfkit.recheck import plan_of, recompute_point
 from dmfkit.sampled_products import DeviceProducts, HostProducts, entries
 from dmfkit.sparse_completion import SparseCompletion, distinct
 from dmfkit.sparse_snapshot import HeldOutError, snapshot_of
@@ -216,6 +218,16 @@ def test_held_out_entries_are_recovered():
     assert float(dataset["final_relative_error"]) < 1e-7
     assert float(dataset["final_effective_rank"]) == pytest.approx(3.0, abs=0.05)
     assert dataset["final_singular_value"].shape == (8,)
+
+
+def test_fixed_frames_of_the_truth_recover_it_and_a_stored_sweep_can_be_made_again(tmp_path):
+    start = CompressedStart(3, 1e-2, rank_bound=2, frames_from="truth", orthogonal="cosine")
+    options = {"record": (HeldOutError(), Loss()), "record_at": (0.0, 5.0), "store": Store(tmp_path), "name": "small"}
+    stored = sweep(TASK, start, Flow(stop=1e-12), seed=(0, 1), **options)
+    assert float(stored["final_relative_error"].max()) < 1e-9
+    again = recompute_point(plan_of(stored), {"seed": 1})
+    for name in ("held_out_error", "mean_square", "final_relative_error"):
+        assert (again[name].values == stored[name].sel(seed=[1]).values).all()
 
 
 def test_what_cannot_be_is_said_in_one_sentence():
