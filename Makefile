@@ -9,13 +9,16 @@ PRESET ?= paper
 RECOMPUTE ?=
 ONLY ?=
 JOBS ?=
+# Where the sources are published, if not what _config.yml says.
+REPOSITORY ?=
 # Processes for the tests; each uses one thread.
 TEST_JOBS ?= 2
 
 bin := .venv/bin
 installed := .venv/.installed
 options = --preset $(PRESET) $(if $(filter-out 0,$(RECOMPUTE)),--recompute) \
-  $(foreach chapter,$(ONLY),--only $(chapter)) $(if $(JOBS),--jobs $(JOBS))
+  $(foreach chapter,$(ONLY),--only $(chapter)) $(if $(JOBS),--jobs $(JOBS)) \
+  $(if $(REPOSITORY),--repository '$(REPOSITORY)')
 
 .PHONY: book test lint clean distclean
 

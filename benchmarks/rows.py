@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from dmfkit.errors import InputError
-from dmfkit.provenance import run_provenance
+from dmfkit.provenance import device_name, run_provenance
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def table(rows: Sequence[Row]) -> str:
 def machine(device: torch.device) -> dict[str, object]:
     """What the rows were measured on."""
     return {
-        **run_provenance(device),
+        **run_provenance(device_name(device)),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -4,6 +4,7 @@ The book's chapters use what is listed here; everything else is machinery.
 """
 
 from dmfkit.claims import Difference, Erratum, claim, not_testable
+from dmfkit.clusters import cluster
 from dmfkit.compression import (
     InvariantFrames,
     completed_frames,
@@ -19,10 +20,14 @@ from dmfkit.data import Ratings, movielens_100k, synthetic_ratings
 from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization, full_widths, gaussian_std
+from dmfkit.file_task import FileTask
 from dmfkit.flow import Flow, gradient_flow, largest_stable_lr
 from dmfkit.frame_geometry import FrameGeometry, principal_sines
 from dmfkit.frame_record import FrameCoordinates
+from dmfkit.handed_over import hand_over
+from dmfkit.held_out import HeldOutError
 from dmfkit.initialisation import initialise
+from dmfkit.matrix_files import ObservedMatrix, read_matrix
 from dmfkit.nuclear_norms import NuclearNorm, nuclear_norm_solutions
 from dmfkit.nuclear_splitting import least_nuclear_norm
 from dmfkit.origin import Origin
@@ -70,11 +75,13 @@ __all__ = [
     "Erratum",
     "Factorization",
     "Factors",
+    "FileTask",
     "Flow",
     "FrameCoordinates",
     "FrameGeometry",
     "FullObservation",
     "FullObservationTask",
+    "HeldOutError",
     "InputError",
     "InvariantFrames",
     "Loss",
@@ -82,6 +89,7 @@ __all__ = [
     "MatrixSensing",
     "NuclearNorm",
     "NuclearNormSolution",
+    "ObservedMatrix",
     "Origin",
     "OrthogonalStart",
     "Parameters",
@@ -98,6 +106,7 @@ __all__ = [
     "TargetCoordinates",
     "UnobservedError",
     "claim",
+    "cluster",
     "compare_paths",
     "completed_frames",
     "compress",
@@ -111,6 +120,7 @@ __all__ = [
     "gradient_descent",
     "gradient_flow",
     "gradient_frames",
+    "hand_over",
     "hold_last",
     "initialise",
     "invariant_frames",
@@ -127,6 +137,7 @@ __all__ = [
     "principal_sines",
     "project",
     "random_low_rank",
+    "read_matrix",
     "read_parameters",
     "relative_error",
     "schatten",

@@ -1,4 +1,4 @@
-"""The command line: builds the book, computes its stored results anew, cleans notebooks."""
+"""The command line: builds the book, computes its stored results anew, re-runs chapters, cleans notebooks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ import typer
 from dmfkit.book import Layout
 from dmfkit.book import build as build_book
 from dmfkit.book.errors import BuildError
+from dmfkit.book.presets import PAPER
 from dmfkit.book.publish import publish_results
 from dmfkit.book.readme import FIGURE, draw_readme_figure
+from dmfkit.book.repository import write_repository
 from dmfkit.book.strip import strip_file
 from dmfkit.errors import InputError
+from dmfkit.rerun import rerun
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -26,12 +29,13 @@ def book(
     only: Annotated[list[str] | None, typer.Option(help="Chapters, such as 01; may be repeated.")] = None,
     recompute: Annotated[bool, typer.Option("--recompute", help="Ignore the stored results.")] = False,
     jobs: Annotated[int | None, typer.Option(help="Chapters executed at a time [default: one per core].")] = None,
+    repository: Annotated[str | None, typer.Option(help="Replaces the address in _config.yml for this build.")] = None,
     root: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
     output: Annotated[Path | None, typer.Option(help="Folder for all that is made [default: ROOT/_build].")] = None,
 ) -> None:
     """Execute the chapters and build the book as HTML."""
     layout = Layout(root.resolve(), (output or root / "_build").resolve())
-    build_book(layout, preset=preset, only=only or (), recompute=recompute, jobs=jobs)
+    build_book(layout, preset=preset, only=only or (), recompute=recompute, jobs=jobs, repository=repository)
     typer.echo(f"The book is {layout.html / 'index.html'}")
 
 
@@ -46,6 +50,38 @@ def publish(
         typer.echo(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
     (layout.root / FIGURE).write_bytes(draw_readme_figure(layout))
     typer.echo(f"{FIGURE}: drawn from them")
+
+
+@app.command("repository")
+def set_repository(
+    url: Annotated[str, typer.Argument(help="Such as https://github.com/OWNER/NAME; '' for none.")],
+    branch: Annotated[str | None, typer.Option(help="What Colab and Binder open; unchanged if not given.")] = None,
+    root: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
+) -> None:
+    """Say where the sources are published: in _config.yml, and in the first code cell of every chapter."""
+    layout = Layout(root.resolve(), (root / "_build").resolve())
+    for path in write_repository(layout, url, branch):
+        typer.echo(f"{path.relative_to(layout.root)}: written")
+
+
+@app.command("rerun")
+def rerun_sets(
+    notebook: Annotated[Path, typer.Argument(help="The notebook, such as notebooks/06_one_measurement.ipynb.")],
+    sets: Annotated[Path, typer.Argument(help="YAML: a list of parameter sets, or the values of each parameter.")],
+    output: Annotated[Path, typer.Option(help="Folder for the executed notebooks and for results.nc.")],
+    preset: Annotated[
+        str, typer.Option(help="Values where a set has none: 'paper', or a preset such as 'quick'.")
+    ] = PAPER,
+    jobs: Annotated[int | None, typer.Option(help="Notebooks executed at a time [default: one per core].")] = None,
+    root: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
+) -> None:
+    """Execute a notebook with many parameter sets, and put the results side by side."""
+    layout = Layout(root.resolve(), output.resolve())
+    try:
+        typer.echo(f"The results are in {rerun(layout, notebook, sets, preset=preset, jobs=jobs)}")
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. What was finished is kept: the same command goes on from there.", err=True)
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -70,7 +106,7 @@ def main() -> None:
     except InputError as error:
         sys.exit(_say(str(error), 2))
     except BuildError as error:
-        sys.exit(_say(f"The book was not built.\n{error}", 1))
+        sys.exit(_say(f"{error.heading}\n{error}", 1))
 
 
 def _say(text: str, code: int) -> int:

@@ -113,7 +113,7 @@ def gradient_flow(
     if start.shape != problem.shape:
         raise InputError(f"the factorization gives {start.shape} matrices, but the problem asks for {problem.shape}.")
     check_factor_rates(factor_rates, start.depth)
-    integration = _Integration(problem, start, settings, record, record_at, factor_rates, on_end)
+    integration = Integration(problem, start, settings, record, record_at, factor_rates, on_end)
     while integration.running:
         integration.advance()
     return integration.result()
@@ -158,7 +158,7 @@ def _per_parameter(factor_rates: Sequence[float], start: Factorization) -> Tenso
     return rates[0]
 
 
-class _Integration:
+class Integration:
     """State of a batch on its way; rows are the runs that are still in it."""
 
     def __init__(

@@ -23,9 +23,9 @@ from dmfkit.grids import LatestProblem, check_grid, choose_device, grid_points
 from dmfkit.nuclear_splitting import least_nuclear_norm
 from dmfkit.problems import MatrixCompletion, Problem
 from dmfkit.progress import Progress
-from dmfkit.provenance import run_provenance
+from dmfkit.provenance import device_name, run_provenance
 from dmfkit.result import Status
-from dmfkit.store import Store, find_or_compute, read, specification_key, write
+from dmfkit.store import Store, find_or_compute, read_part, specification_key, write
 from dmfkit.tasks import CompletionTask, SensingTask, field_names, key_values, with_fields
 
 Solver = Literal["douglas-rachford", "SCS", "CLARABEL"]
@@ -158,9 +158,8 @@ def nuclear_norm_solutions(
         with Progress(len(plan.points), label) as progress:
             for index, point in enumerate(plan.points):
                 path = None if parts is None else parts / f"{index:06d}.nc"
-                if path is not None and path.is_file():
-                    part = read(path)
-                else:
+                part = read_part(path)
+                if part is None:
                     where, how = plan.at(point)
                     problem = problems.of(where, chosen, torch.float64)
                     part = _dataset(problem, how.solve(problem))
@@ -219,5 +218,5 @@ def _assemble(plan: NuclearNormGrid, parts: list[xr.Dataset], device: torch.devi
         solvers=", ".join(sorted(solvers)),
         total_wall_seconds=float(dataset["wall_seconds"].sum()),
         total_evaluations=int(dataset["n_iterations"].clip(min=0).sum()),
-        **run_provenance(device),
+        **run_provenance(device_name(device)),
     )

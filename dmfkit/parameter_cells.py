@@ -10,6 +10,8 @@ from typing import Any
 from dmfkit.errors import InputError
 
 PARAMETERS_CELL = "# The paper's own settings"
+# The same in a chapter behind which there is no paper.
+OWN_PARAMETERS_CELL = "# The chapter's own settings"
 INJECTED_CELL = "# Parameters"
 # What people type on a command line for values that Python writes with a capital letter.
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
@@ -26,8 +28,8 @@ def find_cells(namespace: Mapping[str, Any]) -> tuple[str, str]:
     Returns
     -------
     own, injected : str
-        The last cell that starts with `PARAMETERS_CELL`, and the last after it whose first line is
-        `INJECTED_CELL`, empty where there is none.
+        The last cell that starts with `PARAMETERS_CELL` or `OWN_PARAMETERS_CELL`, and the last after it whose first
+        line is `INJECTED_CELL`, empty where there is none.
 
     Raises
     ------
@@ -40,7 +42,7 @@ def find_cells(namespace: Mapping[str, Any]) -> tuple[str, str]:
             "Parameters can only be read in a running notebook: call read_parameters(globals()) in a cell."
         )
     first_lines = [source.strip().partition("\n")[0].strip() for source in history]
-    own = [i for i, line in enumerate(first_lines) if line.startswith(PARAMETERS_CELL)]
+    own = [i for i, line in enumerate(first_lines) if line.startswith((PARAMETERS_CELL, OWN_PARAMETERS_CELL))]
     if not own:
         raise InputError(f'No cell that starts with "{PARAMETERS_CELL}" has been run: run the parameters cell first.')
     injected = [i for i, line in enumerate(first_lines) if line == INJECTED_CELL and i > own[-1]]

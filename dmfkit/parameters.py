@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dmfkit.errors import InputError
-from dmfkit.parameter_cells import assignments, brief, find_cells, literals, read_text
+from dmfkit.parameter_cells import PARAMETERS_CELL, assignments, brief, find_cells, literals, read_text
 from dmfkit.parameter_pairs import check_together
 from dmfkit.vocabulary import TECHNICAL, VOCABULARY
 
@@ -37,10 +37,13 @@ class Parameters:
         What the chapter runs with.
     paper : mapping of str to value
         What its parameters cell says: the paper's own settings.
+    has_paper : bool
+        Whether there is a paper, or all settings are the chapter's own.
     """
 
     values: Mapping[str, Any]
     paper: Mapping[str, Any]
+    has_paper: bool = True
 
     @property
     def changed(self) -> Mapping[str, Any]:
@@ -74,9 +77,10 @@ class Parameters:
             if differing
             else f"All {len(rows)} parameters have"
         )
+        whose = ": the paper's, and ours where it gives none." if self.has_paper else "."
         # Focusable, because on a phone the table can be wider than the page and has to be scrolled.
         return (
-            f"<details><summary>{said} the chapter's own values: the paper's, and ours where it gives none.</summary>"
+            f"<details><summary>{said} the chapter's own values{whose}</summary>"
             '<div role="region" aria-label="Parameters of this chapter" tabindex="0"'
             f' style="overflow-x: auto"><table><thead><tr>{head}</tr></thead>'
             f"<tbody>{''.join(rows)}</tbody></table></div></details>"
@@ -91,11 +95,21 @@ def paper_settings(chapter: str) -> dict[str, Any]:
     InputError
         If there is no such chapter.
     """
-    text = resources.files("dmfkit").joinpath("paper_settings.json").read_text(encoding="utf-8")
-    settings: dict[str, dict[str, Any]] = json.loads(text)
+    settings = _all_settings()
     if chapter not in settings:
         raise InputError(f"{chapter!r} is no chapter of the book: the chapters are {', '.join(settings)}.")
     return settings[chapter]
+
+
+def is_chapter(name: str) -> bool:
+    """Whether the book has a chapter of this name."""
+    return name in _all_settings()
+
+
+def _all_settings() -> dict[str, dict[str, Any]]:
+    text = resources.files("dmfkit").joinpath("paper_settings.json").read_text(encoding="utf-8")
+    settings: dict[str, dict[str, Any]] = json.loads(text)
+    return settings
 
 
 def read_parameters(namespace: Mapping[str, Any], chapter: str = "") -> Parameters:
@@ -105,8 +119,8 @@ def read_parameters(namespace: Mapping[str, Any], chapter: str = "") -> Paramete
     ----------
     namespace : mapping
         The notebook's `globals()`. IPython's list `In` in it has the source of every cell run so far:
-        the parameters cell, which starts with the comment ``# The paper's own settings``, and the cell
-        that papermill injects after it.
+        the parameters cell, which starts with the comment ``# The paper's own settings`` (``# The chapter's own
+        settings`` where there is no paper), and the cell that papermill injects after it.
     chapter : str
         Name of the chapter, whose own settings the package knows. Without it the parameters cell is taken at its word.
 
@@ -123,9 +137,7 @@ def read_parameters(namespace: Mapping[str, Any], chapter: str = "") -> Paramete
     """
     own, injected = find_cells(namespace)
     paper = literals(own)
-    for name in assignments(injected):
-        if name not in paper and name not in PAPERMILL_NAMES:
-            raise InputError(f"{name} is not a parameter of this chapter: {_allowed(name, paper)}.")
+    check_names((name for name in assignments(injected) if name not in PAPERMILL_NAMES), paper)
     for name in paper:
         if name not in VOCABULARY:
             raise InputError(
@@ -141,7 +153,16 @@ def read_parameters(namespace: Mapping[str, Any], chapter: str = "") -> Paramete
     values = {name: check_value(name, namespace[name]) for name in paper}
     check_together(values)
     own_values = {name: check_value(name, value) for name, value in paper.items()}
-    return Parameters(MappingProxyType(values), MappingProxyType(own_values))
+    has_paper = own.strip().startswith(PARAMETERS_CELL)
+    return Parameters(MappingProxyType(values), MappingProxyType(own_values), has_paper)
+
+
+def check_names(given: Iterable[str], own: Iterable[str], chapter: str = "this chapter") -> None:
+    """Raise `InputError` for the first of the `given` names that is not one of a chapter's `own`."""
+    known = list(own)
+    for name in given:
+        if name not in known:
+            raise InputError(f"{name} is not a parameter of {chapter}: {_allowed(name, known)}.")
 
 
 def check_value(name: str, value: Any) -> Any:

@@ -15,9 +15,10 @@ def checkout() -> Path | None:
 
 
 def published_results() -> Path | None:
-    """Folder of the stored results that come with the book."""
+    """Folder of the stored results that come with the book: a checkout's own, or those in an installed package."""
     root = checkout()
-    return None if root is None else root / "notebooks" / "results"
+    folder = (Path(__file__).resolve().parent if root is None else root / "notebooks") / "results"
+    return folder if folder.is_dir() else None
 
 
 def working_results() -> Path:

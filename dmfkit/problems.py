@@ -152,6 +152,10 @@ class Problem(ABC):
         """The matrix that `end_to_end` stands for, ``(runs, ...)`` shaped like the ground truth; usually itself."""
         return end_to_end
 
+    def held_out_rmse(self, end_to_end: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Root mean square error on held-out entries, ``(runs,)``; None where no entries are held out."""
+        return None
+
 
 @dataclass(frozen=True)
 class MatrixCompletion(Problem):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +30,10 @@ class Progress:
         if self._file:
             path = Path(self._file)
             temporary = path.with_name(path.name + ".tmp")
-            temporary.write_text(f"{self._label} {self._done}/{self._total}\n", encoding="utf-8")
-            temporary.replace(path)
+            # On a full disk the work goes on, and says so itself where it must write.
+            with contextlib.suppress(OSError):
+                temporary.write_text(f"{self._label} {self._done}/{self._total}\n", encoding="utf-8")
+                temporary.replace(path)
 
     def __enter__(self) -> Progress:
         return self

@@ -39,11 +39,15 @@ def commit() -> str:
         return "unknown"
 
 
-def run_provenance(device: torch.device) -> dict[str, str]:
-    """Attributes of a result: device, package versions and commit."""
-    versions = {name: metadata.version(name) for name in PACKAGES}
+def versions() -> str:
+    """Versions of Python and of the packages that can change a number, as JSON."""
+    return json.dumps({"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES})
+
+
+def run_provenance(device: str) -> dict[str, str]:
+    """Attributes of a result: the device's name, package versions and commit."""
     return {
-        "device": device_name(device),
-        "versions": json.dumps({"python": platform.python_version(), **versions}),
+        "device": device,
+        "versions": versions(),
         "commit": commit(),
     }

@@ -11,13 +11,14 @@ import xarray as xr
 
 from dmfkit import record, starts, tasks
 from dmfkit.descent import Descent
+from dmfkit.file_task import FileTask
 from dmfkit.flow import Flow
 from dmfkit.frame_geometry import FrameGeometry
 from dmfkit.frame_record import FrameCoordinates
+from dmfkit.held_out import HeldOutError
 from dmfkit.nuclear_norms import NuclearNorm, NuclearNormGrid
 from dmfkit.nuclear_splitting import Bounds, bounds
 from dmfkit.observations import observations
-from dmfkit.sparse_snapshot import HeldOutError
 from dmfkit.sparse_tasks import SparseCompletionTask
 from dmfkit.sweeps import Sweep, sweep
 from dmfkit.theory.speeds import SingularValueSpeeds
@@ -25,12 +26,12 @@ from dmfkit.theory.speeds import SingularValueSpeeds
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(tasks.CompletionTask, tasks.FullObservationTask, tasks.SensingTask, tasks.RatingsTask),
-        *(SparseCompletionTask, HeldOutError),
+        *(tasks.CompletionTask, tasks.FullObservationTask, tasks.SensingTask, tasks.RatingsTask, FileTask),
         *(starts.Start, starts.OrthogonalStart, starts.CompressedStart, Descent, Flow, NuclearNorm),
         *(record.Alignment, record.AlignmentGroups, record.EffectiveRank, record.Loss),
         *(record.RelativeError, record.SingularValues, SingularValueSpeeds),
         *(record.Factors, record.TargetCoordinates, record.UnobservedError, FrameCoordinates, FrameGeometry),
+        *(SparseCompletionTask, HeldOutError),
     )
 }
 

@@ -52,6 +52,11 @@ class Snapshot:
         return None if truth is None else spectra.relative_error(self.end_to_end, truth)
 
     @cached_property
+    def held_out_rmse(self) -> Tensor | None:
+        """Root mean square error on held-out entries, ``(runs,)``; None where no entries are held out."""
+        return self.problem.held_out_rmse(self.end_to_end)
+
+    @cached_property
     def singular_values(self) -> Tensor:
         """Singular values of the product matrices, ``(runs, min(d, d_in))``; ``nan`` for diverged runs."""
         return spectra.finite_singular_values(self.end_to_end)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -69,21 +68,13 @@ class SparseSnapshot(Snapshot):
         """Those that can differ from zero, as many as the inner width; ``nan`` for diverged runs."""
         return spectra.finite_singular_values(self.low_rank.core())
 
-
-@dataclass(frozen=True)
-class HeldOutError:
-    """Squared error on the held-out entries over their squared norm: what `RelativeError` is for all entries."""
-
-    @property
-    def dims(self) -> Mapping[str, tuple[str, ...]]:
-        return {"held_out_error": ()}
-
-    def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
-        if not isinstance(snapshot, SparseSnapshot) or snapshot.problem.held_out is None:
-            raise InputError("HeldOutError needs a problem with held-out entries: take a SparseCompletionTask.")
-        test, product = snapshot.problem.held_out, snapshot.low_rank
-        wrong = [
-            (entries(left, right, test.rows, test.columns) - test.values).square().sum()
-            for left, right in zip(product.left, product.right, strict=True)
+    @cached_property
+    def held_out_rmse(self) -> Tensor | None:
+        test = self.problem.held_out
+        if test is None:
+            return None
+        found = [
+            entries(left, right, test.rows, test.columns)
+            for left, right in zip(self.low_rank.left, self.low_rank.right, strict=True)
         ]
-        return {"held_out_error": torch.stack(wrong) / test.values.square().sum()}
+        return (torch.stack(found) - test.values).square().mean(dim=-1).sqrt()

@@ -7,19 +7,24 @@ comes with the book and in a working folder; they are only ever written to the w
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import numpy as np
 import xarray as xr
 from filelock import BaseFileLock, FileLock
+from xarray.backends import H5NetCDFStore
 
 from dmfkit.errors import InputError
 from dmfkit.paths import published_results, working_results
@@ -46,7 +51,8 @@ def content_hash(dataset: xr.Dataset) -> str:
         variable = dataset.variables[name]
         values = np.ascontiguousarray(variable.values)
         if values.dtype.kind in "OUS":
-            values = np.array([str(item) for item in values.ravel()], dtype="U").astype("S64")
+            texts = [str(item).encode() for item in values.ravel()]
+            values = np.array(texts, dtype=f"S{max([64, *map(len, texts)])}")
         digest.update(f"{name}{variable.dims}{variable.shape}{values.dtype}".encode())
         digest.update(values.tobytes())
     return digest.hexdigest()
@@ -183,16 +189,49 @@ def read(path: Path, key: str | None = None) -> xr.Dataset:
     return dataset
 
 
+def read_part(path: Path | None) -> xr.Dataset | None:
+    """Read a finished part of an unfinished result; ``None`` where there is none, or none that can be used.
+
+    Unlike a finished result, which is named and left alone, a damaged part is only a computation to be done once more.
+    A warning says so.
+    """
+    if path is None or not path.is_file():
+        return None
+    try:
+        return read(path)
+    except InputError:
+        warnings.warn(f"part {path.name} of an unfinished result is damaged, and computed anew.", stacklevel=2)
+        return None
+
+
 def write(path: Path, dataset: xr.Dataset) -> None:
-    """Write `dataset` with its checksum through a temporary file, so that no reader ever sees a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write `dataset` with its checksum through a temporary file, so that no reader ever sees a part of it.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot take the file, for example because the disk is full. Then there is no such file, or still
+        the one of before.
+    """
     dataset = dataset.assign_attrs(content_sha256=content_hash(dataset))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     numeric = {
         name: {"zlib": True, "complevel": 5} for name, item in dataset.data_vars.items() if item.dtype.kind in "fi"
     }
+    # HDF5 writes to memory: on a full disk its library would leave a file that it can never close, and crash at exit.
+    buffer = io.BytesIO()
+    with h5netcdf.File(buffer, "w") as opened:
+        dataset.dump_to_store(H5NetCDFStore(opened), encoding=numeric)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        dataset.to_netcdf(temporary, engine="h5netcdf", encoding=numeric)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(buffer.getbuffer())
         temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            f"result {path.name} cannot be written to {str(path.parent)!r} ({reason}): make room there or name another "
+            "folder, and run again; what was stored before is kept."
+        ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()

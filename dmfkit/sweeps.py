@@ -1,16 +1,17 @@
 """Grids of runs: one call, one labelled dataset.
 
 `sweep` takes a task, a start and a method (frozen dataclasses of plain values) and any of their fields as lists. Grid
-points that share shapes and a problem train together as one batch. Every finished batch is written at once, so that an
-interrupted sweep goes on where it was.
+points that share shapes and a problem train together as one batch: here, one after the other, or each on a worker of a
+cluster. Every finished batch is written at once, so that an interrupted sweep goes on where it was.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,18 @@ import xarray as xr
 from dmfkit import spectra
 from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
+from dmfkit.executors import Executor
 from dmfkit.factorization import Factorization
 from dmfkit.flow import Flow, gradient_flow
 from dmfkit.grids import LatestProblem, check_grid, choose_device, grid_points
 from dmfkit.problems import Problem
 from dmfkit.progress import Progress
-from dmfkit.provenance import run_provenance
+from dmfkit.provenance import device_name, run_provenance
 from dmfkit.record import Recorder
 from dmfkit.result import Result
 from dmfkit.sparse_snapshot import snapshot_of
 from dmfkit.starts import AnyStart
-from dmfkit.store import Store, find_or_compute, read, specification_key, write
+from dmfkit.store import Store, find_or_compute, read_part, specification_key, write
 from dmfkit.tasks import Task, field_names, key_values, with_fields
 
 # Runs in one batch. Larger batches gain nothing on two cores at d = 100 and would be lost whole by an interruption.
@@ -102,6 +104,7 @@ def sweep(
     record_at: Sequence[float] = (),
     device: str = "auto",
     runs_per_batch: int = RUNS_PER_BATCH,
+    executor: Executor | None = None,
     **grid: Sequence[Any],
 ) -> xr.Dataset:
     """Train every point of a grid.
@@ -121,6 +124,10 @@ def sweep(
     device : {"auto", "cpu", "cuda"}
     runs_per_batch : int
         At most so many runs train together.
+    executor : Executor, optional
+        Where batches train side by side, as `cluster` makes it; `device` is then chosen there. Without one they train
+        one after the other in this process. Batches are the same either way, and so are the results, to the bit where
+        processors and the numbers of threads are.
     **grid
         Fields of task, start or method, each with the values it takes.
 
@@ -129,35 +136,39 @@ def sweep(
     xarray.Dataset
         Dimensions are the swept names. Holds, for the end of every run, ``status`` (see `Status`), ``n_steps``,
         ``n_evaluations``, ``flow_time``, ``stable_lr``, ``initial_norm`` (``||W(0)||_F``), ``final_mean_square``,
-        ``final_singular_value``, ``final_effective_rank``, ``final_nuclear_norm`` and, where the truth is known,
-        ``final_relative_error``; and whatever was recorded, with a further dimension ``step`` or ``time``. Attributes
-        say what made it.
+        ``final_singular_value``, ``final_effective_rank``, ``final_nuclear_norm``, where the truth is known
+        ``final_relative_error``, and where entries are held out ``final_held_out_rmse``; and whatever was recorded,
+        with a further dimension ``step`` or ``time``. Attributes say what made it.
 
     Raises
     ------
     InputError
-        For names that cannot be swept, empty or doubled values, impossible parameters; all before any training.
+        For names that cannot be swept, empty or doubled values, impossible parameters; all before any training. Later,
+        if the results' folder is full or the executor's workers cannot go on.
     """
+    if not (executor is None or isinstance(executor, Executor)):
+        raise InputError(f"executor = {executor!r} cannot be used: make one with dm.cluster, or leave it out.")
     plan = Sweep(task, start, method, {key: tuple(values) for key, values in grid.items()}, record, tuple(record_at))
     key = specification_key(plan.specification)
     label = name or "sweep"
 
     def compute(parts: Path | None) -> xr.Dataset:
         """Train batch by batch, each kept in the folder `parts` as soon as it is finished."""
-        batches, chosen = _batches(plan, runs_per_batch), choose_device(device)
-        problems, finished = LatestProblem(), []
+        batches = dict(enumerate(_batches(plan, runs_per_batch)))
+        paths = {
+            number: None if parts is None else parts / f"{indices[0]:06d}-{len(indices)}.nc"
+            for number, indices in batches.items()
+        }
+        finished = {number: part for number, path in paths.items() if (part := read_part(path)) is not None}
+        missing = {number: indices for number, indices in batches.items() if number not in finished}
         with Progress(len(plan.points), label) as progress:
-            for indices in batches:
-                path = None if parts is None else parts / f"{indices[0]:06d}-{len(indices)}.nc"
-                if path is not None and path.is_file():
-                    part = read(path)
-                    progress.advance(len(indices))
-                else:
-                    part = _train(plan, indices, chosen, progress, problems)
-                    if path is not None:
+            progress.advance(sum(len(batches[number]) for number in finished))
+            with contextlib.closing(_trained(plan, missing, device, progress, executor)) as arriving:
+                for number, part in arriving:
+                    if (path := paths[number]) is not None:
                         write(path, part)
-                finished.append(part)
-        return _assemble(plan, finished, chosen)
+                    finished[number] = part
+        return _assemble(plan, [finished[number] for number in batches])
 
     return find_or_compute(store, label, key, compute, recompute=recompute)
 
@@ -193,10 +204,36 @@ def _batches(plan: Sweep, runs_per_batch: int) -> list[list[int]]:
     ]
 
 
+def _trained(
+    plan: Sweep, batches: Mapping[int, list[int]], device: str, progress: Progress, executor: Executor | None
+) -> Generator[tuple[int, xr.Dataset], None, None]:
+    """Train batches and give back each with its number: in their order here, as they are finished on an executor."""
+    if executor is None:
+        chosen, problems = choose_device(device), LatestProblem()
+        for number, indices in batches.items():
+            part = _train(plan, indices, chosen, progress.advance, problems)
+            yield number, part.assign_attrs(executor="this process")
+        return
+    calls = {number: (plan, indices, device) for number, indices in batches.items()}
+    with contextlib.closing(executor.run(train_batch, calls)) as arriving:
+        for number, part in arriving:
+            progress.advance(len(batches[number]))
+            yield number, part.assign_attrs(executor=executor.description)
+
+
+def train_batch(plan: Sweep, indices: list[int], device: str) -> xr.Dataset:
+    """Train one batch where this is called: a task for an executor, see `_train`."""
+    return _train(plan, indices, choose_device(device), None, LatestProblem())
+
+
 def _train(
-    plan: Sweep, indices: list[int], device: torch.device, progress: Progress, problems: LatestProblem
+    plan: Sweep,
+    indices: list[int],
+    device: torch.device,
+    on_end: Callable[[int], None] | None,
+    problems: LatestProblem,
 ) -> xr.Dataset:
-    """Train one batch; the dataset has the dimension ``run``, numbered by the grid."""
+    """Train one batch; the dataset has the dimension ``run``, numbered by the grid, and says on which device."""
     resolved = [_resolve(plan, plan.points[index]) for index in indices]
     task, _, method = resolved[0]
     dtype = getattr(torch, getattr(method, "dtype", "float64"))
@@ -207,7 +244,7 @@ def _train(
         torch.cat([one.factorization.state for one in beginnings]), beginnings[0].factorization.widths
     )
     began = time.perf_counter()
-    shared: dict[str, Any] = {"record": plan.record, "on_end": progress.advance}
+    shared: dict[str, Any] = {"record": plan.record, "on_end": on_end}
     if isinstance(method, Descent):
         lrs = [one.lr for _, _, one in resolved if isinstance(one, Descent)]
         steps = [int(step) for step in plan.record_at]
@@ -218,7 +255,8 @@ def _train(
     seconds = time.perf_counter() - began
     dataset = _dataset(plan, problem, initial, result).assign_coords(run=indices)
     # A run's share of its batch's wall time: what it cost, not how long it would have taken alone.
-    return dataset.assign(wall_seconds=("run", np.full(len(indices), seconds / len(indices))))
+    dataset = dataset.assign(wall_seconds=("run", np.full(len(indices), seconds / len(indices))))
+    return dataset.assign_attrs(device=device_name(device))
 
 
 def _dataset(plan: Sweep, problem: Problem, initial: Factorization, result: Result) -> xr.Dataset:
@@ -239,6 +277,8 @@ def _dataset(plan: Sweep, problem: Problem, initial: Factorization, result: Resu
     }
     if error is not None:
         variables["final_relative_error"] = ((), error)
+    if end.held_out_rmse is not None:
+        variables["final_held_out_rmse"] = ((), end.held_out_rmse)
     extra = {name: dims for recorder in plan.record for name, dims in recorder.dims.items()}
     for name, value in result.records.items():
         variables[name] = ((plan.moment, *extra[name]), value)
@@ -249,7 +289,7 @@ def _dataset(plan: Sweep, problem: Problem, initial: Factorization, result: Resu
     )
 
 
-def _assemble(plan: Sweep, parts: list[xr.Dataset], device: torch.device) -> xr.Dataset:
+def _assemble(plan: Sweep, parts: list[xr.Dataset]) -> xr.Dataset:
     """Put the batches together: dimension ``run`` becomes the dimensions of the grid."""
     # Runs of different shapes have spectra of different lengths; missing entries are nan.
     joined = xr.concat(parts, dim="run", join="outer", data_vars="all").sortby("run")
@@ -271,5 +311,11 @@ def _assemble(plan: Sweep, parts: list[xr.Dataset], device: torch.device) -> xr.
         specification=json.dumps(plan.specification, sort_keys=True),
         total_wall_seconds=float(dataset["wall_seconds"].sum()),
         total_evaluations=int(dataset["n_evaluations"].sum()),
-        **run_provenance(device),
+        executor=_distinct(parts, "executor"),
+        **run_provenance(_distinct(parts, "device")),
     )
+
+
+def _distinct(parts: list[xr.Dataset], name: str) -> str:
+    """All values that an attribute has among the parts of a result."""
+    return "; ".join(sorted({part.attrs.get(name, "unknown") for part in parts}))

@@ -16,7 +16,7 @@ from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
 from dmfkit.grids import choose_device
 from dmfkit.progress import Progress
-from dmfkit.provenance import run_provenance
+from dmfkit.provenance import device_name, run_provenance
 from dmfkit.starts import AnyStart, Beginning
 from dmfkit.store import Store, find_or_compute, specification_key
 from dmfkit.tasks import Task, key_values
@@ -77,7 +77,7 @@ def step_timings(
             specification=json.dumps(specification, sort_keys=True),
             total_wall_seconds=time.perf_counter() - began,
             total_evaluations=int(dataset["n_steps"].sum()),
-            **run_provenance(chosen),
+            **run_provenance(device_name(chosen)),
         )
 
     return find_or_compute(store, name or "timings", specification_key(specification), compute, recompute=recompute)

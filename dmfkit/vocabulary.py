@@ -29,6 +29,8 @@ class Parameter:
         Whether it is a list of values, so that a single value may stand for a list of one.
     is_text : bool
         Whether it is text, so that a string is taken as it stands and never read as a number.
+    is_file : bool
+        Whether it names a file whose content is part of what is computed; empty text names none.
     """
 
     adapter: TypeAdapter[Any]
@@ -36,6 +38,7 @@ class Parameter:
     meaning: str
     is_list: bool = False
     is_text: bool = False
+    is_file: bool = False
 
 
 def _different(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -219,6 +222,20 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         "movielens_horizon": _positive("0.4", "time at which the flow on the ratings ends"),
         "movielens_lrs": _positives("[1e-3, 4e-4]", "learning rates on the ratings"),
         "movielens_hidden_width": _count("hidden width of the factorization of the ratings"),
+        # a matrix of one's own
+        "matrix_file": Parameter(
+            TypeAdapter(_Text),
+            'the path of a .csv, .tsv, .npy or .parquet file as text, or "" for the example matrix',
+            "file that the matrix is read from",
+            is_text=True,
+            is_file=True,
+        ),
+        "held_out": Parameter(
+            TypeAdapter(_Fraction),
+            "a number between 0 and 1, such as 0.1",
+            "share of the known entries that is held out",
+        ),
+        "held_out_seeds": _list_of(_Seed, _SEEDS, "[0, 1, 2]", "seeds that draw the entries held out"),
         # how it is computed
         "device": _choice(Literal["auto", "cpu", "cuda"], '"auto", "cpu" or "cuda"', "processor that computes"),
         "recompute": Parameter(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from dmfkit import (
+    CompletionTask,
     Factorization,
     FullObservation,
     MatrixCompletion,
@@ -15,6 +19,10 @@ from dmfkit import (
     random_low_rank,
 )
 from dmfkit.problems import Normalisation, Problem
+from dmfkit.store import read
+
+RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
+FIGURE_1_RESULTS = {"descent": "fig1-descent", "flow": "fig1-flow", "convex": "fig2-nuclear"}
 
 
 @pytest.fixture
@@ -27,6 +35,16 @@ def small_completion() -> MatrixCompletion:
 def small_start() -> Factorization:
     """Depth 3, two runs, not balanced and not small, so that every term of the dynamics matters."""
     return initialise("gaussian", (8, 8, 8, 8), [0.5, 0.8], [0, 1])
+
+
+@pytest.fixture(scope="session")
+def figure_1_runs() -> dict[str, Any]:
+    """The stored runs at the paper's settings, as chapter 3 gives them to its explorable."""
+    # The names of other results begin alike; a key has twelve digits.
+    names = {key: f"{name}-{'[0-9a-f]' * 12}.nc" for key, name in FIGURE_1_RESULTS.items()}
+    stored = {key: read(path) for key, pattern in names.items() for path in RESULTS.glob(pattern)}
+    truth = CompletionTask(d=100, rank=5, n_observed=2000, data_seed=0).ground_truth().numpy()
+    return stored | {"truth": truth, "rank": 5, "stop": 1e-6}
 
 
 def make_problem(kind: str, shape: tuple[int, int], normalisation: Normalisation) -> Problem:

@@ -14,11 +14,12 @@ import yaml
 from nbformat import v4
 
 from dmfkit.book import Layout, build
-from dmfkit.book.collect import find_cover
+from dmfkit.book.covers import find_cover, write_cards, write_frontispiece
 from dmfkit.book.execute import execute
 from dmfkit.book.layout import find_chapters
 from dmfkit.book.order import longest_first
 from dmfkit.book.presets import read_preset, with_recompute
+from dmfkit.book.publish import publish_results
 from dmfkit.book.stage import as_page, fill, reduce_contents, stage
 from dmfkit.book.strip import strip, strip_file
 from dmfkit.errors import InputError
@@ -35,6 +36,7 @@ def write_chapter(root, name, *sources, parameters="d = 100"):
         *(v4.new_code_cell(source, id=f"code-{number}") for number, source in enumerate(sources)),
     ]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    (root / "_config.yml").write_text("title: x\n")
     (root / "notebooks" / "presets").mkdir(parents=True, exist_ok=True)
     notebook = v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, root / "notebooks" / f"{name}.ipynb")
@@ -173,7 +175,6 @@ def test_staging_reduces_the_contents_and_marks_injected_parameters(layout):
     execute(layout, find_chapters(layout, ["01"]), {"01_first": {"d": 40}}, jobs=1)
     (layout.root / "book").mkdir()
     (layout.root / "book" / "intro.md").write_text("# Title\n\n% generated: cover\n")
-    (layout.root / "_config.yml").write_text("title: x\n")
     (layout.root / "LICENSE").write_text("x\n")
     contents = {
         "format": "jb-book",
@@ -211,22 +212,54 @@ def test_machine_readable_outputs_do_not_reach_the_pages():
     assert notebook.cells[0].outputs[0].data == data
 
 
-def test_the_cover_needs_a_picture_and_its_alt_text(tmp_path):
-    def write(metadata, outputs):
-        cell = v4.new_code_cell("plot()", id="plot", metadata=metadata, outputs=outputs)
-        nbformat.write(v4.new_notebook(cells=[cell]), tmp_path / "one.ipynb")
-        return [tmp_path / "one.ipynb"]
+def write_executed(folder, metadata, outputs, number=1):
+    """An executed notebook with one cell, and one more of the same kind for each further number."""
+    cells = [v4.new_markdown_cell("# A <title>", id="title")]
+    cells += [v4.new_code_cell("plot()", id=f"plot-{n}", metadata=metadata, outputs=outputs) for n in range(number)]
+    nbformat.write(v4.new_notebook(cells=cells), folder / "03_one.ipynb")
+    return folder / "03_one.ipynb"
 
-    picture = v4.new_output("display_data", data={"image/png": PIXEL})
-    described = {"tags": ["cover"], "mystnb": {"image": {"alt": "One pixel."}}}
-    cover = find_cover(write(described, [picture]))
+
+PICTURE = v4.new_output("display_data", data={"image/png": PIXEL})
+DESCRIBED = {"tags": ["cover"], "mystnb": {"image": {"alt": 'One "pixel".'}}, "card": "One sentence."}
+
+
+def test_a_cover_is_a_picture_its_alt_text_and_a_sentence(tmp_path):
+    cover = find_cover(write_executed(tmp_path, DESCRIBED, [PICTURE]), "cover")
     assert cover is not None
-    assert cover.alt == "One pixel."
+    assert (cover.alt, cover.sentence) == ('One "pixel".', "One sentence.")
     assert cover.png.startswith(b"\x89PNG")
-    assert find_cover(write({}, [picture])) is None
-    for metadata, outputs in [({"tags": ["cover"]}, [picture]), (described, [])]:
-        with pytest.raises(InputError, match="plot of one"):
-            find_cover(write(metadata, outputs))
+    assert find_cover(write_executed(tmp_path, {}, [PICTURE]), "cover") is None
+    assert find_cover(write_executed(tmp_path, DESCRIBED, [PICTURE]), "frontispiece") is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "outputs", "number"),
+    [({"tags": ["cover"]}, [PICTURE], 1), (DESCRIBED, [], 1), (DESCRIBED, [PICTURE], 2)],
+    ids=["no alt text", "no picture", "two cells"],
+)
+def test_what_cannot_be_a_cover_is_refused(tmp_path, metadata, outputs, number):
+    with pytest.raises(InputError, match="plot-0 of 03_one is tagged cover"):
+        find_cover(write_executed(tmp_path, metadata, outputs, number), "cover")
+
+
+def test_a_chapter_gets_a_card_with_or_without_a_picture(tmp_path):
+    path = write_executed(tmp_path, DESCRIBED, [PICTURE])
+    grid = write_cards({"Part I": [path], "Reference": []}, tmp_path)
+    assert "### Part I" in grid
+    assert "Reference" not in grid
+    assert 'src="../_static/pictures/03_one.webp" alt="One &quot;pixel&quot;." width="1" height="1"' in grid
+    assert '3. <a href="../notebooks/03_one.html">A &lt;title&gt;</a>' in grid
+    assert (tmp_path / "03_one.webp").read_bytes()[8:12] == b"WEBP"
+    assert "<img" not in write_cards({"Part I": [write_executed(tmp_path, {}, [])]}, tmp_path)
+
+
+def test_the_frontispiece_is_the_first_picture_with_its_tag(tmp_path):
+    path = write_executed(tmp_path, {**DESCRIBED, "tags": ["frontispiece"]}, [PICTURE])
+    figure = write_frontispiece([path], tmp_path)
+    assert "<figcaption>One sentence. Chapter 3: <a" in figure
+    assert (tmp_path / "frontispiece.png").read_bytes().startswith(b"\x89PNG")
+    assert write_frontispiece([write_executed(tmp_path, {}, [])], tmp_path) == ""
 
 
 def test_strip_clears_what_running_left_and_keeps_the_rest(tmp_path):
@@ -279,3 +312,15 @@ def test_when_all_is_computed_anew_the_longest_chapter_starts_first(tmp_path):
     layout = Layout(tmp_path, tmp_path / "_build")
     order = longest_first(layout, find_chapters(layout))
     assert [path.stem for path in order] == ["03_long", "01_short", "02_none"]
+
+
+def test_publishing_asks_those_chapters_for_results_that_have_some(tmp_path):
+    write_chapter(tmp_path, "01_none", "x = 1")
+    source = "import xarray as xr\nfrom dmfkit.store import write\nfrom pathlib import Path\n"
+    source += "write(Path(results) / 'one-0123456789ab.nc', xr.Dataset({'x': 1.0}))"
+    write_chapter(tmp_path, "02_stored", source, parameters="results = ''")
+    old = tmp_path / "notebooks" / "results" / "old-0123456789ab.nc"
+    write(old, xr.Dataset({"x": 2.0}))
+    published = publish_results(Layout(tmp_path, tmp_path / "_build"), jobs=2)
+    assert [path.name for path in published] == ["one-0123456789ab.nc"]
+    assert [path.name for path in old.parent.iterdir()] == ["one-0123456789ab.nc"]

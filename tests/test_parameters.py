@@ -377,3 +377,13 @@ def test_sizes_of_the_chapter_on_width_that_contradict_each_other_are_refused(va
     check_together(WIDTHS)
     with pytest.raises(InputError, match=re.escape(words)):
         check_together({**WIDTHS, **values})
+
+
+def test_a_chapter_without_a_paper_has_settings_of_its_own():
+    p = read("# The chapter's own settings: there is no paper\nd = 3\nseeds = [0]", d=4)
+    assert not p.has_paper
+    assert p.changed == {"d": 4}
+    assert "the paper's, and ours" not in p._repr_html_()
+    assert "1 of 2 parameters differ from the chapter's own values." in p._repr_html_()
+    assert read().has_paper
+    assert "the paper's, and ours where it gives none." in read()._repr_html_()

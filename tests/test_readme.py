@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from recipes import recipes
 
 from dmfkit.book.layout import Layout
 from dmfkit.book.readme import FIGURE, draw_readme_figure
@@ -19,10 +20,11 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+BLOCKS = recipes(ROOT / "README.md")
+
+
 def block(name):
-    found = re.search(rf"<!-- tested: {name} -->\n```\w+\n(.*?)```", README, re.DOTALL)
-    assert found, f"the README has no block marked {name}"
-    return found[1]
+    return BLOCKS[name][1]
 
 
 @pytest.mark.notebook

@@ -31,11 +31,12 @@ from dmfkit import (
 from dmfkit.compression import frames_target
 from dmfkit.entrywise import evaluator_for
 from dmfkit.evaluation import Evaluator
+from dmfkit.held_out import HeldOutError
 from dmfkit.low_rank import LowRank
 from dmfkit.recheck import plan_of, recompute_point
 from dmfkit.sampled_products import DeviceProducts, HostProducts, entries
 from dmfkit.sparse_completion import SparseCompletion, distinct
-from dmfkit.sparse_snapshot import HeldOutError, snapshot_of
+from dmfkit.sparse_snapshot import snapshot_of
 from dmfkit.sparse_tasks import SparseCompletionTask
 from tests.conftest import random_factors
 
@@ -136,8 +137,8 @@ def test_what_is_recorded_is_that_of_the_dense_matrices():
     assert relative(snapshot.relative_error, spectra.relative_error(matrix, dense.ground_truth)) < 1e-12
     test = problem.held_out
     rows, columns = test.rows.long(), test.columns.long()
-    expected = (matrix[:, rows, columns] - test.values).square().sum(-1) / test.values.square().sum()
-    assert relative(HeldOutError()(snapshot)["held_out_error"], expected) < 1e-12
+    expected = (matrix[:, rows, columns] - test.values).square().mean(-1).sqrt()
+    assert relative(HeldOutError()(snapshot)["held_out_rmse"], expected) < 1e-12
 
 
 def test_a_relative_error_far_below_the_rounding_of_norms_keeps_its_digits():
@@ -191,7 +192,8 @@ def test_nothing_of_full_size_is_formed_from_the_task_to_the_dataset(method, mon
         monkeypatch.setattr(np, name, lambda *a, _f=original, **k: made.append(out := _f(*a, **k)) or out)
     with LargestTensor() as largest:
         dataset = sweep(task, start, method, record=record, record_at=(0, 2))
-    assert float(dataset["held_out_error"][0]) == pytest.approx(1.0, abs=1e-6)
+    size = float(task.problem().held_out.values.square().mean().sqrt())
+    assert float(dataset["held_out_rmse"][0]) == pytest.approx(size, rel=1e-6)
     assert largest.numel < 0.02 * task.d**2
     assert max(array.size for array in made) < 0.02 * task.d**2
 
@@ -214,7 +216,9 @@ def test_held_out_entries_are_recovered():
     start = CompressedStart(3, 1e-2, rank_bound=4, discrepant_rate=0.1, orthogonal="cosine")
     dataset = sweep(task, start, Flow(stop=1e-11), record=(HeldOutError(),), record_at=(0.0, 50.0))
     assert int(dataset["status"]) == Status.CONVERGED
-    assert float(dataset["held_out_error"][0]) == pytest.approx(1.0, abs=1e-3)
+    size = float(task.problem().held_out.values.square().mean().sqrt())
+    assert float(dataset["held_out_rmse"][0]) == pytest.approx(size, rel=1e-3)
+    assert float(dataset["final_held_out_rmse"]) < 3e-4 * size
     assert float(dataset["final_relative_error"]) < 1e-7
     assert float(dataset["final_effective_rank"]) == pytest.approx(3.0, abs=0.05)
     assert dataset["final_singular_value"].shape == (8,)
@@ -226,7 +230,7 @@ def test_fixed_frames_of_the_truth_recover_it_and_a_stored_sweep_can_be_made_aga
     stored = sweep(TASK, start, Flow(stop=1e-12), seed=(0, 1), **options)
     assert float(stored["final_relative_error"].max()) < 1e-9
     again = recompute_point(plan_of(stored), {"seed": 1})
-    for name in ("held_out_error", "mean_square", "final_relative_error"):
+    for name in ("held_out_rmse", "mean_square", "final_relative_error"):
         assert (again[name].values == stored[name].sel(seed=[1]).values).all()
 
 
@@ -254,7 +258,7 @@ def test_what_cannot_be_is_said_in_one_sentence():
     with pytest.raises(InputError, match="which a SparseCompletion never forms"):
         sweep(TASK, Start(depth=2, hidden_width=2), Flow(horizon=1.0), record=(Alignment(),), record_at=(0.0,))
     dense = CompletionTask(d=10, rank=1, n_observed=50)
-    with pytest.raises(InputError, match="held-out"):
+    with pytest.raises(ValueError, match="held-out"):
         sweep(dense, Start(depth=2), Flow(horizon=1.0), record=(HeldOutError(),), record_at=(0.0,))
 
 

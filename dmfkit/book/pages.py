@@ -1,4 +1,4 @@
-"""The other generated texts: the cover, the list of chapters, the record of the execution."""
+"""The record of the execution, as a generated text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 
-from dmfkit.book.collect import Cover, collect_origins
+from dmfkit.book.collect import collect_origins
 
 # The packages whose version can change a number or a figure.
 PACKAGES = (
@@ -25,19 +25,6 @@ PACKAGES = (
     "papermill",
     "jupyter-book",
 )
-
-
-def cover(picture: Cover | None) -> str:
-    """Return the figure of the first page, or nothing where no chapter has a cover picture."""
-    if picture is None:
-        return ""
-    alt = " ".join(picture.alt.split())
-    return f"```{{image}} figures/cover.png\n:alt: {alt}\n:class: dmfkit-cover\n```"
-
-
-def chapter_list(notebooks: Sequence[Path]) -> str:
-    """Return links to the chapters, each with the chapter's title."""
-    return "\n".join(f"- [](../notebooks/{notebook.stem})" for notebook in notebooks)
 
 
 def execution_record(notebooks: Sequence[Path], preset: str) -> str:

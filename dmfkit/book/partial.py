@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-_LABEL = re.compile(r"^:label: *(\S+)|^\((\S+)\)=|^`{3,}\{(?:exercise|solution)[^\n]*\n:label: *(\S+)", re.MULTILINE)
+_LABEL = re.compile(r"^:label: *(\S+)|^\((\S+)\)=|\$\$ \((\S+)\)$", re.MULTILINE)
 _ROLE = re.compile(r"\{(?:prf:ref|numref|eq|ref)\}`(?:[^`<]*<)?([^`<>]+)>?`")
 _LINK = re.compile(r"\[([^\]]*)\]\((?:\.\./notebooks/)?(\d\d_\w+)(?:\.ipynb|\.md)?(?:#[^)]*)?\)")
 
@@ -48,6 +48,11 @@ def without_absent(notebook: NotebookNode, absent: Mapping[str, str], labels: Se
     shown = copy.deepcopy(notebook)
     for cell in shown.cells:
         if cell.cell_type == "markdown":
-            cell.source = _LINK.sub(lambda m: f"*{m[1] or absent[m[2]]}*" if m[2] in absent else m[0], cell.source)
-            cell.source = _ROLE.sub(lambda m: m[0] if m[1] in labels else "*(in another chapter)*", cell.source)
+            cell.source = text_without_absent(cell.source, absent, labels)
     return shown
+
+
+def text_without_absent(text: str, absent: Mapping[str, str], labels: Set[str]) -> str:
+    """Return the text of a page with links to absent chapters replaced by their titles; see `without_absent`."""
+    text = _LINK.sub(lambda m: f"*{m[1] or absent[m[2]]}*" if m[2] in absent else m[0], text)
+    return _ROLE.sub(lambda m: m[0] if m[1] in labels else "*(in another chapter)*", text)

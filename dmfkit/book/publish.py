@@ -9,6 +9,7 @@ from pathlib import Path
 from dmfkit.book.errors import BuildError
 from dmfkit.book.execute import execute
 from dmfkit.book.layout import Layout, find_chapters
+from dmfkit.book.presets import declared_parameters
 from dmfkit.store import read
 
 
@@ -30,7 +31,11 @@ def publish_results(layout: Layout, jobs: int | None = None) -> list[Path]:
     """
     fresh = layout.output / "fresh-results"
     chapters = find_chapters(layout, ())
-    parameters = {chapter.stem: {"results": str(fresh)} for chapter in chapters}
+    # Some chapters compute everything anew each time, and store nothing.
+    parameters = {
+        chapter.stem: {"results": str(fresh)} if "results" in declared_parameters(chapter) else {}
+        for chapter in chapters
+    }
     failures = execute(layout, chapters, parameters, min(jobs or os.cpu_count() or 1, len(chapters)))
     if failures:
         raise BuildError("\n\n".join(failures))

@@ -13,9 +13,13 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
+from dmfkit.book.explorables import with_pictures, with_steady_models
+from dmfkit.book.first_cell import with_first_cell
 from dmfkit.book.layout import Layout
-from dmfkit.book.partial import labels_of, title_of, without_absent
+from dmfkit.book.partial import labels_of, text_without_absent, title_of, without_absent
+from dmfkit.book.repository import Repository, configuration
 from dmfkit.errors import InputError
+from dmfkit.handed_over import MIME_TYPE as RESULT
 from dmfkit.origin import MIME_TYPE as ORIGIN
 from dmfkit.verdict import MIME_TYPE as CLAIM
 
@@ -23,12 +27,18 @@ from dmfkit.verdict import MIME_TYPE as CLAIM
 _PLACEHOLDER = re.compile(r"^% generated: (?P<name>[a-z-]+)$", re.MULTILINE)
 
 _INJECTED_NOTE = (
-    "```{note}\nThis build ran the chapter with other parameters than the papers' own, the preset *%s*. "
+    "```{note}\nThis build ran the chapter with other parameters than its own, the preset *%s*. "
     "The next cell holds them; it replaces values of the cell above.\n```"
 )
 
 
-def stage(layout: Layout, chapters: Sequence[str], preset: str, generated: Mapping[str, str]) -> None:
+def stage(
+    layout: Layout,
+    chapters: Sequence[str],
+    preset: str,
+    generated: Mapping[str, str],
+    repository: Repository | None = None,
+) -> None:
     """Write the folder from which Jupyter Book makes the pages.
 
     Parameters
@@ -41,6 +51,8 @@ def stage(layout: Layout, chapters: Sequence[str], preset: str, generated: Mappi
         Name of the preset that they were executed with.
     generated
         Text for each `% generated: NAME` line of the pages.
+    repository
+        Where the sources are published, for the launch buttons; without it there are none.
 
     Raises
     ------
@@ -49,19 +61,22 @@ def stage(layout: Layout, chapters: Sequence[str], preset: str, generated: Mappi
     """
     shutil.rmtree(layout.stage, ignore_errors=True)
     shutil.copytree(layout.root / "book", layout.stage / "book")
-    for name in ("_config.yml", "LICENSE"):
-        shutil.copy(layout.root / name, layout.stage)
-    contents = yaml.safe_load((layout.root / "_toc.yml").read_text(encoding="utf-8"))
-    _write_yaml(layout.stage / "_toc.yml", reduce_contents(contents, chapters))
-    for text in (layout.stage / "book").glob("*.md"):
-        text.write_text(fill(text.read_text(encoding="utf-8"), generated, text.name), encoding="utf-8")
+    shutil.copy(layout.root / "LICENSE", layout.stage)
+    _write_yaml(layout.stage / "_config.yml", configuration(layout.root, repository))
+    _write_yaml(layout.stage / "_toc.yml", reduce_contents(_contents(layout), chapters))
     (layout.stage / "notebooks").mkdir()
     executed = {chapter: nbformat.read(layout.executed_notebook(chapter), as_version=4) for chapter in chapters}
     absent = {path.stem: title_of(path) for path in layout.notebooks.glob("*.ipynb") if path.stem not in executed}
     labels = set().union(*map(labels_of, executed.values()))
+    for page in (layout.stage / "book").glob("*.md"):
+        text = fill(page.read_text(encoding="utf-8"), generated, page.name)
+        page.write_text(text_without_absent(text, absent, labels) if absent else text, encoding="utf-8")
     for chapter, notebook in executed.items():
-        page = as_page(without_absent(notebook, absent, labels) if absent else notebook, preset)
-        nbformat.write(page, layout.stage / "notebooks" / f"{chapter}.ipynb")
+        shown = as_page(without_absent(notebook, absent, labels) if absent else notebook, preset)
+        if repository is not None:
+            # A reader may download the page's notebook too.
+            shown = with_first_cell(shown, repository.revision)
+        nbformat.write(shown, layout.stage / "notebooks" / f"{chapter}.ipynb")
 
 
 def fill(text: str, generated: Mapping[str, str], page: str) -> str:
@@ -92,22 +107,39 @@ def reduce_contents(contents: Mapping[str, Any], chapters: Sequence[str]) -> dic
     return {**contents, "parts": parts}
 
 
+def parts_of(layout: Layout, chapters: Sequence[str]) -> dict[str, list[Path]]:
+    """Return the executed notebooks of a build under the captions of the parts that they belong to."""
+    parts = reduce_contents(_contents(layout), chapters)["parts"]
+    names = {part["caption"]: [Path(entry["file"]) for entry in part["chapters"]] for part in parts}
+    return {
+        caption: [layout.executed_notebook(file.name) for file in files if file.parent.name == "notebooks"]
+        for caption, files in names.items()
+    }
+
+
 def as_page(notebook: NotebookNode, preset: str) -> NotebookNode:
     """Return an executed notebook as the page shows it.
 
     A note stands above the cell of parameters that papermill injected, if there is one; the machine-readable
-    outputs, which only the build reads and Jupyter Book would warn of, are gone.
+    outputs, which only the build and re-runs read and Jupyter Book would warn of, are gone. Each explorable stands
+    beside its picture.
     """
     page = copy.deepcopy(notebook)
     page.cells = []
     for cell in copy.deepcopy(notebook.cells):
         if "injected-parameters" in cell.metadata.get("tags", []):
             page.cells.append(nbformat.v4.new_markdown_cell(_INJECTED_NOTE % preset, id="injected-note"))
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if RESULT not in output.get("data", {})]
         for output in cell.get("outputs", []):
             for mime_type in (CLAIM, ORIGIN):
                 output.get("data", {}).pop(mime_type, None)
         page.cells.append(cell)
-    return page
+    return with_pictures(with_steady_models(page))
+
+
+def _contents(layout: Layout) -> dict[str, Any]:
+    return yaml.safe_load((layout.root / "_toc.yml").read_text(encoding="utf-8"))
 
 
 def _write_yaml(file: Path, content: Mapping[str, Any]) -> None:

@@ -3,6 +3,9 @@
 import nbformat
 import pytest
 
+from dmfkit.book.collect import collect_results
+from dmfkit.parameter_cells import PARAMETERS_CELL
+
 pytestmark = [pytest.mark.book, pytest.mark.notebook]
 
 
@@ -30,7 +33,7 @@ def test_no_chapter_prints_warnings_or_progress_bars(executed):
         assert printed == [], name
 
 
-def test_every_chapter_shows_a_figure_with_a_caption_and_settles_claims(executed):
+def test_every_chapter_shows_a_figure_with_a_caption_and_settles_claims_if_it_has_a_paper(executed):
     for name, notebook in executed.items():
         with_picture = {cell for cell, output in outputs(notebook) if "image/png" in output.get("data", {})}
         assert with_picture, name
@@ -38,4 +41,13 @@ def test_every_chapter_shows_a_figure_with_a_caption_and_settles_claims(executed
         options = {cell: cells[cell].metadata.get("mystnb", {}) for cell in with_picture}
         assert [cell for cell, option in options.items() if not option.get("figure", {}).get("caption")] == [], name
         kinds = {kind for _, output in outputs(notebook) for kind in output.get("data", {})}
-        assert "application/vnd.dmfkit.claim+json" in kinds, name
+        (own,) = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+        assert ("application/vnd.dmfkit.claim+json" in kinds) == own.startswith(PARAMETERS_CELL), name
+
+
+def test_every_chapter_hands_over_its_main_results(layout, executed):
+    for name in executed:
+        results = collect_results(layout.executed_notebook(name))
+        assert results, name
+        for variable, array in results.items():
+            assert array.notnull().any(), (name, variable)

@@ -1,0 +1,67 @@
+"""A small Sphinx extension: "Theorem 3", "(Eq 8)", "Figure 2" and "chapter 6" in a chapter link to the book's own."""
+
+from __future__ import annotations
+
+import re
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+from dmfkit.book.concordance import labels_for
+from dmfkit.book.text_links import link_in_text, stands_in
+
+_WORDS = "Theorem|Lemma|Proposition|Corollary|Conjecture|Figure|Equation|Eq"
+_NUMBER = r"(?:\(\d+\)|\d+)"
+# A number with a dot is the book's own, and the book's references are links already.
+MENTION = re.compile(
+    rf"\b(?:(?P<word>{_WORDS})(?:\s+{_NUMBER}|s\s+{_NUMBER}(?:(?:,|,?\s+and|\s+to)\s+{_NUMBER})*)"
+    r"|[Cc]hapter\s+(?P<chapter>\d+))(?!\.?\d)"
+)
+_CHAPTER = re.compile(r"notebooks/(\d\d)_")
+
+
+def link_mentions(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Link the mentions on a page; Sphinx calls this for each page when all numbers are known."""
+    if not _CHAPTER.match(page):
+        return
+    labels = labels_for(page.removeprefix("notebooks/"))
+    chapters = {int(found[1]): name for name in app.env.found_docs if (found := _CHAPTER.match(name))}
+
+    def replace(match: re.Match[str], text: nodes.Text) -> list[nodes.Node]:
+        if match["chapter"]:
+            target = chapters.get(int(match["chapter"]), page)
+            return [] if target == page else [_link(app, page, target, "", match[0])]
+        kind = "Equation" if match["word"] == "Eq" else match["word"]
+        found: list[nodes.Node] = []
+        start = 0
+        for position, number in enumerate(re.finditer(_NUMBER, match[0])):
+            place = find(app, labels.get(kind, {}).get(int(number[0].strip("()")), ""))
+            # The first link begins with the word, the next ones are numbers only.
+            begin = number.start() if position else 0
+            if place is not None and not stands_in(text, place[1]):
+                found += [nodes.Text(match[0][start:begin]), _link(app, page, *place, match[0][begin : number.end()])]
+                start = number.end()
+        return [*found, nodes.Text(match[0][start:])] if found else []
+
+    link_in_text(doctree, MENTION, replace)
+
+
+def find(app: Sphinx, label: str) -> tuple[str, str] | None:
+    """Return the page and the id of a statement, an equation, a figure or a place in the text."""
+    if (statement := getattr(app.env, "proof_list", {}).get(label)) is not None:
+        return statement["docname"], label
+    if label in (equations := app.env.get_domain("math").equations):  # type: ignore[attr-defined]
+        return equations[label][0], f"equation-{label}"
+    return app.env.get_domain("std").anonlabels.get(label)  # type: ignore[attr-defined]
+
+
+def _link(app: Sphinx, page: str, target: str, identifier: str, words: str) -> nodes.reference:
+    address = app.builder.get_relative_uri(page, target) if target != page else ""
+    address += f"#{identifier}" if identifier else ""
+    return nodes.reference("", words, refuri=address, internal=True)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connect the extension to Sphinx."""
+    app.connect("doctree-resolved", link_mentions)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

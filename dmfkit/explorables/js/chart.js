@@ -1,0 +1,227 @@
+// A line chart as a vector drawing that follows the width of its place, and a heat map of a matrix.
+
+const FONT = 13; // pixels, on every width: a chart is laid out anew and not scaled
+const REACH = 24; // pixels from a mark within which a touch is meant for it
+const MARGIN = { left: 62, right: 12, top: 10, bottom: 46 };
+
+function scaleOf([low, high], from, to, log) {
+  const f = log ? Math.log10 : (x) => x;
+  const a = f(low);
+  const b = f(high);
+  return (value) => from + ((f(value) - a) / (b - a || 1)) * (to - from);
+}
+
+/** Positions of ticks with their texts: powers of ten on a logarithmic axis, round numbers on a linear one. */
+function ticksOf([low, high], log, most) {
+  if (log) {
+    const first = Math.ceil(Math.log10(low) - 1e-9);
+    const last = Math.floor(Math.log10(high) + 1e-9);
+    const powers = [];
+    const stride = Math.max(1, Math.ceil((last - first + 1) / most));
+    for (let k = first; k <= last; k += stride) powers.push({ value: 10 ** k, power: k });
+    if (powers.length >= 2) return powers;
+    const values = [];
+    for (let k = first - 1; k <= last; k += 1) for (const m of [1, 2, 5]) values.push(m * 10 ** k);
+    return values.filter((value) => value >= low * 0.999 && value <= high * 1.001).map((value) => ({ value, text: say(value) }));
+  }
+  const rough = (high - low) / Math.max(1, most) || 1;
+  const unit = 10 ** Math.floor(Math.log10(rough));
+  const step = unit * ([1, 2, 5].find((m) => m * unit >= rough) ?? 10);
+  const ticks = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k += 1) {
+    const value = Number((k * step).toPrecision(12));
+    ticks.push({ value, text: say(value, 4) });
+  }
+  return ticks;
+}
+
+function tickText({ power, text }, x, y, anchor) {
+  const node = draw("text", { x, y, "text-anchor": anchor, class: "dmfkit-x-tick" });
+  if (power === undefined) node.append(text);
+  else if (power === 0 || power === 1) node.append(power ? "10" : "1");
+  else node.append("10", draw("tspan", { dy: "-0.45em", "font-size": "0.75em" }, String(power).replace("-", "−")));
+  return node;
+}
+
+/**
+ * A chart. `show` draws it from a description:
+ *   x, y: {label, domain: [low, high], log};
+ *   lines: [{x, y, series, width, dash, colour, opacity}] — what lies outside the domain or is not finite is left out;
+ *   marks: [{x, y, series, shape, size, dash, label, key}] — a mark with a key can be picked;
+ *   rules: [{x or y, label, dash}].
+ *
+ * @param {object} options height in pixels; label, what a screen reader calls the picture; pick, called with the key of
+ *   the mark that was touched. There must be another way to the same, since no key leads to a mark.
+ */
+function chart({ height = 300, label, pick }) {
+  const svg = draw("svg", { class: "dmfkit-x-chart", role: "img", "aria-label": label, height });
+  const element = make("div", { class: "dmfkit-x-place" }, svg);
+  let latest = null;
+  let width = 0;
+  let targets = [];
+  const clip = uniqueId("clip");
+
+  function paint() {
+    if (!latest || !width) return;
+    const { x, y, lines = [], marks = [], rules = [] } = latest;
+    const right = width - MARGIN.right;
+    const bottom = height - MARGIN.bottom;
+    const sx = scaleOf(x.domain, MARGIN.left, right, x.log);
+    const sy = scaleOf(y.domain, bottom, MARGIN.top, y.log);
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    svg.setAttribute("width", width);
+    const grid = draw("g", { class: "dmfkit-x-grid" });
+    const texts = draw("g", { "font-size": FONT });
+    for (const tick of ticksOf(x.domain, x.log, width / 70)) {
+      const at = sx(tick.value);
+      grid.append(draw("line", { x1: at, x2: at, y1: MARGIN.top, y2: bottom }));
+      texts.append(tickText(tick, at, bottom + 18, "middle"));
+    }
+    for (const tick of ticksOf(y.domain, y.log, height / 45)) {
+      const at = sy(tick.value);
+      grid.append(draw("line", { x1: MARGIN.left, x2: right, y1: at, y2: at }));
+      texts.append(tickText(tick, MARGIN.left - 6, at + 4, "end"));
+    }
+    const middle = (MARGIN.top + bottom) / 2;
+    texts.append(
+      draw("text", { x: (MARGIN.left + right) / 2, y: height - 8, "text-anchor": "middle" }, x.label),
+      draw("text", { x: 0, y: 0, "text-anchor": "middle", transform: `translate(13 ${middle}) rotate(-90)` }, y.label),
+    );
+    const frame = { x: MARGIN.left, y: MARGIN.top, width: right - MARGIN.left, height: bottom - MARGIN.top };
+    const inside = draw("g", { "clip-path": `url(#${clip})` });
+    for (const rule of rules) {
+      const vertical = rule.x !== undefined;
+      const at = vertical ? sx(rule.x) : sy(rule.y);
+      if (!Number.isFinite(at)) continue;
+      const ends = vertical ? { x1: at, x2: at, y1: MARGIN.top, y2: bottom } : { x1: MARGIN.left, x2: right, y1: at, y2: at };
+      inside.append(draw("line", { ...ends, class: "dmfkit-x-rule", "stroke-dasharray": rule.dash ?? "4 4" }));
+      if (rule.label) {
+        const place = vertical ? { x: at + 4, y: MARGIN.top + FONT } : { x: right - 4, y: at - 5, "text-anchor": "end" };
+        inside.append(draw("text", { ...place, "font-size": FONT }, rule.label));
+      }
+    }
+    for (const line of lines) inside.append(path(line, sx, sy));
+    targets = [];
+    for (const mark of marks) {
+      const at = [sx(mark.x), sy(mark.y)];
+      if (!at.every(Number.isFinite)) continue;
+      inside.append(markNode(mark, at));
+      if (mark.key !== undefined) targets.push({ key: mark.key, at });
+    }
+    svg.replaceChildren(draw("defs", {}, draw("clipPath", { id: clip }, draw("rect", frame))), grid, texts, inside);
+  }
+
+  if (pick) {
+    svg.classList.add("dmfkit-x-pick");
+    svg.addEventListener("click", (event) => {
+      const box = svg.getBoundingClientRect();
+      const distance = ({ at }) => Math.hypot(at[0] - (event.clientX - box.left), at[1] - (event.clientY - box.top));
+      const nearest = targets.reduce((best, one) => (best && distance(best) <= distance(one) ? best : one), null);
+      if (nearest && distance(nearest) < REACH) pick(nearest.key);
+    });
+  }
+  const resize = new ResizeObserver(() => {
+    const now = Math.floor(element.clientWidth);
+    if (now !== width) {
+      width = now;
+      paint();
+    }
+  });
+  resize.observe(element);
+  return {
+    element,
+    show(description) {
+      latest = description;
+      paint();
+    },
+    describe(text) {
+      svg.setAttribute("aria-label", text);
+    },
+    paint,
+  };
+}
+
+function path(line, sx, sy) {
+  let d = "";
+  let pen = "M";
+  for (let i = 0; i < line.x.length; i += 1) {
+    const px = sx(line.x[i]);
+    const py = sy(line.y[i]);
+    if (Number.isFinite(px) && Number.isFinite(py)) {
+      // Far outside the frame a coordinate need not be exact, but some browsers refuse large ones.
+      d += `${pen}${px.toFixed(2)} ${Math.min(1e5, Math.max(-1e5, py)).toFixed(2)}`;
+      pen = "L";
+    } else pen = "M";
+  }
+  return draw("path", {
+    d,
+    fill: "none",
+    stroke: line.colour ?? colour(line.series ?? 0),
+    "stroke-width": line.width ?? 2,
+    "stroke-dasharray": line.dash,
+    "stroke-linejoin": "round",
+    opacity: line.opacity,
+  });
+}
+
+const SHAPES = ["circle", "square", "triangle", "diamond"];
+function markNode(mark, [x, y]) {
+  const shape = mark.shape ?? SHAPES[(mark.series ?? 0) % SHAPES.length];
+  const paint = { fill: mark.colour ?? colour(mark.series ?? 0), stroke: "var(--dmfkit-x-ground)", "stroke-width": 1 };
+  const r = mark.size ?? 5;
+  if (shape === "ring") return draw("circle", { cx: x, cy: y, r, fill: "none", stroke: paint.fill, "stroke-width": 2.5, "stroke-dasharray": mark.dash });
+  if (shape === "cross") return draw("path", { d: `M${x - r} ${y - r}l${2 * r} ${2 * r}m0 ${-2 * r}l${-2 * r} ${2 * r}`, stroke: paint.fill, "stroke-width": 1.8 });
+  const corners = { square: [-1, -1, 1, -1, 1, 1, -1, 1], triangle: [0, -1.2, 1.1, 0.9, -1.1, 0.9], diamond: [0, -1.3, 1.3, 0, 0, 1.3, -1.3, 0] };
+  const node =
+    shape === "circle"
+      ? draw("circle", { cx: x, cy: y, r, ...paint })
+      : draw("polygon", { points: corners[shape].map((c, i) => (i % 2 ? y : x) + c * r).join(" "), ...paint });
+  if (!mark.label) return node;
+  return draw("g", {}, node, draw("text", { x: x + r + 3, y: y + 4, "font-size": FONT }, mark.label));
+}
+
+/** A legend: for each entry {text, series, dash}, or with a shape {text, series, shape, size}. */
+function legend(entries) {
+  const items = entries.map(({ text, series, dash, shape, size, colour: own }) => {
+    if (shape) return make("li", {}, draw("svg", { width: 16, height: 14, "aria-hidden": "true" }, markNode({ series, shape, size, colour: own }, [8, 7])), text);
+    const line = draw("line", { x1: 1, x2: 25, y1: 7, y2: 7, "stroke-width": 3, "stroke-dasharray": dash, stroke: own ?? colour(series) });
+    return make("li", {}, draw("svg", { width: 26, height: 14, "aria-hidden": "true" }, line), text);
+  });
+  return make("ul", { class: "dmfkit-x-legend" }, ...items);
+}
+
+/** Colour of a number between -1 and 1: blue, the ground, red; not a number is grey. */
+function diverging(value, dark) {
+  if (!Number.isFinite(value)) return dark ? [70, 74, 80] : [205, 205, 205];
+  const t = Math.min(1, Math.abs(value)) ** 0.8;
+  const ground = dark ? [24, 27, 31] : [255, 255, 255];
+  const full = value > 0 ? (dark ? [255, 122, 92] : [178, 24, 43]) : dark ? [86, 180, 255] : [33, 102, 172];
+  return ground.map((low, i) => Math.round(low + (full[i] - low) * t));
+}
+
+/** A picture of a matrix. `show(data, rows, columns, limit)` draws it with colours from -limit to limit. */
+function heatMap({ label }) {
+  const canvas = make("canvas", { class: "dmfkit-x-heat", role: "img", "aria-label": label });
+  let latest = null;
+  function paint() {
+    if (!latest) return;
+    const { data, rows, columns, limit } = latest;
+    if (canvas.width !== columns || canvas.height !== rows) Object.assign(canvas, { width: columns, height: rows });
+    const context = canvas.getContext("2d");
+    const image = context.createImageData(columns, rows);
+    const dark = isDark();
+    for (let i = 0; i < rows * columns; i += 1) image.data.set([...diverging(data[i] / limit, dark), 255], 4 * i);
+    context.putImageData(image, 0, 0);
+  }
+  return {
+    element: make("figure", { class: "dmfkit-x-map" }, canvas, make("figcaption", {}, label)),
+    show(data, rows, columns, limit) {
+      latest = { data, rows, columns, limit };
+      paint();
+    },
+    describe(text) {
+      canvas.setAttribute("aria-label", text);
+    },
+    paint,
+  };
+}

@@ -1,0 +1,104 @@
+// Controls: native elements, so that mouse, touch, keyboard and screen readers work them without more.
+
+/** What stands in the place of a control that has one value only: nothing to move, and no dead slider. */
+function fixed({ label, text, value }) {
+  const element = make("div", { class: "dmfkit-x-control" }, make("span", { class: "dmfkit-x-label" }, label), make("span", { class: "dmfkit-x-value" }, text));
+  return { element, value, set() {}, enable() {} };
+}
+
+/**
+ * A slider over a list of values; where there is one value only, that value as text.
+ *
+ * @param {object} options label; values (ascending); value, the one to begin with; show, which writes a value as text;
+ *   change, called with the new value.
+ * @returns {{element: HTMLElement, value: any, set: function}}
+ */
+function slider({ label, values, value, show = say, change }) {
+  if (values.length === 1) return fixed({ label, text: show(values[0]), value: values[0] });
+  const id = uniqueId("slider");
+  const first = Math.max(0, values.indexOf(value));
+  const output = make("output", { for: id, class: "dmfkit-x-value" });
+  const input = make("input", { id, type: "range", min: 0, max: values.length - 1, step: 1, ".value": String(first) });
+  const control = {
+    element: make("div", { class: "dmfkit-x-control" }, make("label", { for: id }, label), output, input),
+    get value() {
+      return values[Number(input.value)];
+    },
+    set(next) {
+      input.value = String(Math.max(0, values.indexOf(next)));
+      refresh();
+    },
+    enable(yes) {
+      input.disabled = !yes;
+    },
+  };
+  function refresh() {
+    const text = show(control.value);
+    output.textContent = text;
+    input.setAttribute("aria-valuetext", text);
+  }
+  input.addEventListener("input", () => {
+    refresh();
+    change?.(control.value);
+  });
+  refresh();
+  return control;
+}
+
+/**
+ * A choice of one from a few: radio buttons in a row, or where there is only one, its text. `options` maps each value's
+ * text to the value; `inline` puts the label into the same row.
+ */
+function choice({ label, options, value, change, inline = false }) {
+  const name = uniqueId("choice");
+  const entries = Object.entries(options);
+  if (entries.length === 1) return fixed({ label, text: entries[0][0], value: entries[0][1] });
+  const inputs = entries.map(([, one]) => make("input", { type: "radio", name, ".checked": one === value }));
+  const labels = entries.map(([text], i) => make("label", {}, inputs[i], make("span", {}, text)));
+  const control = {
+    element: make("fieldset", { class: `dmfkit-x-control dmfkit-x-choice${inline ? " dmfkit-x-inline" : ""}` }, make("legend", {}, label), ...labels),
+    get value() {
+      return entries[Math.max(0, inputs.findIndex((input) => input.checked))][1];
+    },
+    set(next) {
+      inputs.forEach((input, i) => (input.checked = entries[i][1] === next));
+    },
+    enable(yes) {
+      inputs.forEach((input) => (input.disabled = !yes));
+    },
+  };
+  for (const input of inputs) input.addEventListener("change", () => change?.(control.value));
+  return control;
+}
+
+/** Something that is on or off. */
+function toggle({ label, value = false, change }) {
+  const input = make("input", { type: "checkbox", ".checked": value });
+  input.addEventListener("change", () => change?.(input.checked));
+  return {
+    element: make("label", { class: "dmfkit-x-control dmfkit-x-toggle" }, input, make("span", {}, label)),
+    get value() {
+      return input.checked;
+    },
+    set(next) {
+      input.checked = next;
+    },
+    enable(yes) {
+      input.disabled = !yes;
+    },
+  };
+}
+
+/** A button. */
+function button({ label, press }) {
+  const element = make("button", { type: "button", class: "dmfkit-x-button", onclick: () => press() }, label);
+  return {
+    element,
+    rename(text) {
+      element.textContent = text;
+    },
+    enable(yes) {
+      element.disabled = !yes;
+    },
+  };
+}

@@ -1,0 +1,224 @@
+"""Train-it-yourself: controls over a task, a start and a method, with the run under a stop button."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import io
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import ipywidgets as widgets
+import numpy as np
+from IPython.display import Image, display
+
+from dmfkit import spectra
+from dmfkit.descent import Descent
+from dmfkit.errors import InputError
+from dmfkit.flow import Flow
+from dmfkit.grids import check_grid, choose_device
+from dmfkit.panels.drawing import SHOWN_VALUES, Trace, draw
+from dmfkit.panels.live import has_live_front_end
+from dmfkit.result import Status
+from dmfkit.starts import AnyStart
+from dmfkit.stepwise import Moment, moments
+from dmfkit.tasks import Task, field_names, with_fields
+
+# The picture is drawn anew so often, in seconds: more would take time from the training.
+PICTURE_EVERY = 0.5
+
+_ENDS = {
+    Status.CONVERGED: "The training loss fell below the stopping value.",
+    Status.LIMIT: "The limit of steps came first: raise the learning rate, or take gradient flow.",
+    Status.DIVERGED: "The run diverged: lower the learning rate.",
+    Status.HORIZON: "The end of the flow's time was reached.",
+}
+
+
+class TrainingPanel:
+    """Controls and a picture, for a running notebook; elsewhere the picture of one run with what is chosen at first.
+
+    Parameters
+    ----------
+    task : Task
+        What is learned.
+    starts, methods : mapping of str to start or method
+        What can be chosen, by the name to show; the first ones are chosen at first.
+    device : {"auto", "cpu", "cuda"}
+    **choices
+        Fields of task, starts or methods, each with the values that a control offers. A control is disabled while the
+        chosen start and method have no such field. The first value that the task, start or method itself has is
+        chosen at first, or else the first one.
+
+    Raises
+    ------
+    InputError
+        For a field that nothing has, an empty list, a value twice.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        starts: Mapping[str, AnyStart],
+        methods: Mapping[str, Descent | Flow],
+        *,
+        device: str = "auto",
+        **choices: Sequence[Any],
+    ) -> None:
+        parts = (task, *starts.values(), *methods.values())
+        check_grid(
+            {name: tuple(values) for name, values in choices.items()}, {n for part in parts for n in field_names(part)}
+        )
+        self._task, self._starts, self._methods = task, dict(starts), dict(methods)
+        self._device = choose_device(device)
+        self._choices = {name: tuple(values) for name, values in choices.items()}
+        self._traces: list[Trace] = []
+        self._truth = np.empty(0)
+        self._settings = ""
+        self._running: asyncio.Task[None] | None = None
+        self._build()
+
+    def _build(self) -> None:
+        wide = {"style": {"description_width": "9em"}, "layout": widgets.Layout(width="24em")}
+        self.start = widgets.Dropdown(options=list(self._starts), description="start", **wide)
+        self.method = widgets.Dropdown(options=list(self._methods), description="method", **wide)
+        first = {name: self._first(name) for name in self._choices}
+        self.knobs = {
+            name: widgets.SelectionSlider(
+                options=[(_show(value), value) for value in values], value=first[name], description=_words(name), **wide
+            )
+            for name, values in self._choices.items()
+        }
+        self.train = widgets.Button(description="Train", button_style="primary", icon="play")
+        self.stop = widgets.Button(description="Stop", icon="stop", disabled=True)
+        self.text = widgets.HTML()
+        self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", display="none"))
+        self.train.on_click(lambda _: self._begin())
+        self.stop.on_click(lambda _: self._end())
+        for control in (self.start, self.method):
+            control.observe(lambda _: self._enable(), names="value")
+        chosen = [one for one in (self.start, self.method) if len(one.options) > 1]
+        grid = widgets.Layout(display="flex", flex_flow="row wrap")
+        self.widget = widgets.VBox(
+            [
+                widgets.Box([*chosen, *self.knobs.values()], layout=grid),
+                widgets.HBox([self.train, self.stop]),
+                self.text,
+                self.picture,
+            ]
+        )
+        self._enable()
+        self._say("Choose, and press Train.")
+
+    def _first(self, name: str) -> Any:
+        """Value of a field in the task, or in the first start or method that has it, if it is among the choices."""
+        for part in (self._task, *self._starts.values(), *self._methods.values()):
+            if name in field_names(part) and getattr(part, name) in self._choices[name]:
+                return getattr(part, name)
+        return self._choices[name][0]
+
+    def chosen(self) -> tuple[Task, AnyStart, Descent | Flow]:
+        """Return task, start and method with the values that the controls show."""
+        values = {name: knob.value for name, knob in self.knobs.items()}
+        start, method = self._starts[self.start.value], self._methods[self.method.value]
+        return with_fields(self._task, values), with_fields(start, values), with_fields(method, values)
+
+    def _describe(self) -> str:
+        """Return what the controls say that have a say."""
+        names = [one.value for one in (self.start, self.method) if len(one.options) > 1]
+        return ", ".join([*names, *(f"{_words(n)} {_show(k.value)}" for n, k in self.knobs.items() if not k.disabled)])
+
+    def _enable(self) -> None:
+        parts = (self._task, self._starts[self.start.value], self._methods[self.method.value])
+        known = {name for part in parts for name in field_names(part)}
+        for name, knob in self.knobs.items():
+            knob.disabled = name not in known
+
+    def _begin(self) -> None:
+        if self._running is None or self._running.done():
+            self._running = asyncio.ensure_future(self._run())
+
+    def _end(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+
+    async def _run(self) -> None:
+        self.train.disabled, self.stop.disabled = True, False
+        try:
+            drawn = 0.0
+            for moment in self._moments():
+                self._tell(moment)
+                if moment.status is None and time.perf_counter() - drawn > PICTURE_EVERY:
+                    self._draw()
+                    drawn = time.perf_counter()
+                if moment.status is None:
+                    # The front end's messages, the stop button among them, are handled here.
+                    await asyncio.sleep(0.02)
+            self._draw()
+        except asyncio.CancelledError:
+            self._draw()
+            self._say(f"Stopped. {self.text_value}")
+        except InputError as error:
+            self._say(str(error))
+        finally:
+            self.train.disabled, self.stop.disabled = False, True
+
+    def _moments(self, seconds: float = 0.1) -> Iterator[Moment]:
+        """Train with what is chosen, measuring as it goes, about every so many seconds."""
+        task, start, method = self.chosen()
+        problem = task.problem().to(self._device)
+        start.widths(problem.shape)
+        beginning = start.begin(problem)
+        truth = problem.ground_truth
+        if truth is not None:
+            self._truth = spectra.singular_values(truth)[:SHOWN_VALUES].cpu().numpy()
+        trace = Trace()
+        self._traces = [*self._traces[-1:], trace]
+        self._settings = self._describe()
+        watched = moments(
+            beginning.problem, beginning.factorization, method, factor_rates=beginning.factor_rates, seconds=seconds
+        )
+        for moment in watched:
+            trace.add(moment, beginning.problem)
+            yield moment
+
+    def _tell(self, moment: Moment) -> None:
+        trace = self._traces[-1]
+        end = _ENDS[moment.status] if moment.status is not None else "Training."
+        self._say(
+            f"{self._settings}: {moment.n_steps} steps, {moment.n_evaluations} gradients, mean square "
+            f"{moment.mean_square:.3g}, relative error {trace.error[-1]:.3g}, "
+            f"effective rank {trace.effective_rank:.3g}. {end}"
+        )
+
+    def _say(self, text: str) -> None:
+        self.text_value = text
+        self.text.value = f'<div role="status">{html.escape(text)}</div>'
+
+    def _draw(self) -> None:
+        if self._traces and self._traces[-1].evaluations:
+            self.picture.value = self._png()
+            self.picture.layout.display = None
+
+    def _png(self) -> bytes:
+        with io.BytesIO() as buffer:
+            draw(self._traces, self._truth).savefig(buffer, format="png", dpi=144)
+            return buffer.getvalue()
+
+    def _ipython_display_(self) -> None:
+        if has_live_front_end():
+            display(self.widget)
+            return
+        # Slices of no time are single steps: the same picture on every machine.
+        for moment in self._moments(seconds=0.0):
+            self._tell(moment)
+        display(Image(self._png()))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _show(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
