@@ -115,6 +115,10 @@ def test_entries_are_distinct_uniform_and_nested(largest_ordering, monkeypatch):
     assert set(smaller) < set(observed)
     assert set(distinct((30, 50), (700,), seed=3)[0]) == set(observed) | set(held_out)
     assert set(distinct((30, 50), (400,), seed=4)[0]) != set(observed)
+    # Also where a place takes more than 32 bits.
+    (part,), (whole,) = (distinct((10**5, 10**5), (count,), seed=3) for count in (200, 5000))
+    assert set(part) < set(whole)
+    assert len(set(whole)) == 5000
     # Every entry is equally likely: counts of 4 of 12 in 600 draws against their binomial spread.
     drawn = sum(np.bincount(distinct((3, 4), (4,), seed)[0], minlength=12) for seed in range(600))
     assert abs(drawn - 200).max() < 5 * math.sqrt(600 * (1 / 3) * (2 / 3))
