@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from made import random_factors
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmfkit import (
@@ -38,7 +39,6 @@ from dmfkit.sampled_products import DeviceProducts, HostProducts, entries
 from dmfkit.sparse_completion import SparseCompletion, distinct
 from dmfkit.sparse_snapshot import snapshot_of
 from dmfkit.sparse_tasks import SparseCompletionTask
-from tests.conftest import random_factors
 
 TASK = SparseCompletionTask(d=40, rank=2, n_observed=300, n_held_out=50, data_seed=1)
 
