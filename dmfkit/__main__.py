@@ -22,7 +22,12 @@ from dmfkit.errors import InputError
 from dmfkit.rerun import rerun
 from dmfkit.rerun.on_cluster import on_cluster, opener
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # else it takes the brackets in help texts for styles and drops them
+)
 
 
 @app.command()
