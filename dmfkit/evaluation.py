@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from dmfkit.factorization import split_factors
 from dmfkit.problems import Problem
+
+
+class AnyEvaluator(Protocol):
+    """Loss and gradient of a batch of states."""
+
+    def squares(self, state: Tensor) -> Tensor:
+        """Sum of squared residuals, ``(runs,)``, without the gradient."""
+
+    def squares_and_gradient(self, state: Tensor, out: Tensor) -> Tensor:
+        """Sum of squared residuals, ``(runs,)``; the gradient of the loss goes to `out`, shaped as `state`."""
 
 
 class Evaluator:
