@@ -18,7 +18,6 @@ from torch import Tensor
 
 from dmfkit.entrywise import evaluator_for
 from dmfkit.errors import InputError, SolverError
-from dmfkit.factorization import Factorization
 from dmfkit.problems import Problem
 
 Solver = Callable[["CountedField", Tensor, float, float], Tensor]
@@ -117,30 +116,21 @@ def dopri5(field: CountedField, start: Tensor, horizon: float, rtol: float) -> T
     ------
     InputError
         If torchdiffeq is not installed.
+    SolverError
+        If its steps become too small.
     """
     if not has_torchdiffeq():
         raise InputError("dopri5 needs torchdiffeq, which is not installed: run pip install torchdiffeq.")
     from torchdiffeq import odeint
 
     times = torch.tensor([0.0, horizon], dtype=start.dtype)
-    with torch.no_grad():
-        path: Tensor = odeint(
-            lambda _, state: field(state), start, times, rtol=rtol, atol=rtol * root_mean_square(start), method="dopri5"
-        )
+    options: dict[str, Any] = {"method": "dopri5", "rtol": rtol, "atol": rtol * root_mean_square(start)}
+    try:
+        with torch.no_grad():
+            path: Tensor = odeint(lambda _, state: field(state), start, times, **options)
+    except AssertionError as error:  # so torchdiffeq says that a step has become too small
+        raise SolverError(f"dopri5 could not follow the flow to time {horizon:g}: {error}.") from None
     return path[-1]
-
-
-def one_run(start: Factorization) -> Tensor:
-    """State ``(n_parameters,)`` of a factorization that must hold one run.
-
-    Raises
-    ------
-    InputError
-        If it holds several.
-    """
-    if start.n_runs != 1:
-        raise InputError(f"{start.n_runs} runs were given: these integrators take one at a time.")
-    return start.state[0]
 
 
 SOLVERS: dict[str, Solver] = {

@@ -22,6 +22,7 @@ from dmfkit.observations import observations
 from dmfkit.sparse_tasks import SparseCompletionTask
 from dmfkit.sweeps import Sweep, sweep
 from dmfkit.theory.speeds import SingularValueSpeeds
+from dmfkit.work_precision import Contest
 
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
@@ -37,10 +38,11 @@ _KINDS: dict[str, Any] = {
 
 
 def kind_of(dataset: xr.Dataset) -> str:
-    """What a stored result is: ``"sweep"``, ``"timing"`` or ``"nuclear_norm"``."""
+    """What a stored result is: ``"sweep"``, ``"timing"``, ``"work_precision"`` or ``"nuclear_norm"``."""
     specification = json.loads(dataset.attrs["specification"])
-    if "timing" in specification:
-        return "timing"
+    for kind in ("timing", "work_precision"):
+        if kind in specification:
+            return kind
     return "sweep" if "start" in specification else "nuclear_norm"
 
 
@@ -100,6 +102,19 @@ def certified(dataset: xr.Dataset, point: dict[str, Any]) -> Bounds:
     matrix = torch.from_numpy(stored["matrix"].values)[: problem.shape[0], : problem.shape[1]]
     multipliers = torch.from_numpy(stored["multiplier"].values)[: problem.n_observations]
     return bounds(observations(problem), matrix, multipliers)
+
+
+def contest_of(dataset: xr.Dataset) -> Contest:
+    """Rebuild the comparison of integrators that a dataset's attributes describe."""
+    specification = json.loads(dataset.attrs["specification"])
+    chosen = specification["work_precision"]
+    return Contest(
+        task=_made(specification["task"]),
+        start=_made(specification["start"]),
+        rtols=tuple(chosen["rtols"]),
+        lr_shares=tuple(chosen["lr_shares"]),
+        stop=chosen["stop"],
+    )
 
 
 def _made(values: dict[str, Any]) -> Any:

@@ -122,6 +122,7 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         ),
         "small_d": _count("rows, and columns, of the small matrices of which every weight is looked at"),
         "small_rank": _count("rank of the small ground truth"),
+        "small_n_observed": _count("number of observed entries of the small matrix"),
         # the factorization
         "depth": _count("number of factors"),
         "layer_scale": _positive("1e-3", "every singular value of every initial factor"),
@@ -184,6 +185,10 @@ VOCABULARY: Mapping[str, Parameter] = MappingProxyType(
         ),
         "flow_rtol": Parameter(
             TypeAdapter(_Fraction), "a number between 0 and 1, such as 1e-3", "gradient flow's tolerance"
+        ),
+        "rtols": _list_of(_Fraction, "numbers between 0 and 1", "[1e-2, 1e-4]", "tolerances of all integrators"),
+        "lr_shares": _list_of(
+            _Fraction, "numbers between 0 and 1", "[0.9, 0.3]", "learning rates over the largest stable one"
         ),
         "transition_times": _positives("[86.0, 106.0]", "flow times between which records are close"),
         "smaller_horizon": _positive("400.0", "time at which the gradient flow ends at the smaller size"),

@@ -6,16 +6,15 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
-from typing import Any
 
 import torch
 import xarray as xr
 from torch import Tensor
 
 from dmfkit.descent import Descent, gradient_descent
-from dmfkit.errors import InputError
+from dmfkit.errors import SolverError
 from dmfkit.factorization import Factorization
 from dmfkit.flow import Flow, gradient_flow
 from dmfkit.ode_solvers import SOLVERS, CountedField, has_torchdiffeq
@@ -63,7 +62,7 @@ class Contest:
     def solvers(self) -> tuple[str, ...]:
         """Names of the integrators that can be asked, gradient descent last."""
         widths = self.start.widths(self.task.shape)
-        n_parameters = sum(high * wide for wide, high in zip(widths[:-1], widths[1:], strict=True))
+        n_parameters = sum(high * wide for wide, high in pairwise(widths))
         kept = [name for name in SOLVERS if name != "LSODA" or n_parameters <= MOST_PARAMETERS_WITH_JACOBIAN]
         return (CHEBYSHEV, *kept, DESCENT)
 
@@ -90,8 +89,8 @@ def work_precision(
     -------
     xarray.Dataset
         Over ``run``: ``solver``, ``setting``, ``n_evaluations``, ``error`` (Frobenius distance of all factors from the
-        reference's, relative to its norm), ``seconds``. Scalars: ``flow_time``, ``stable_lr``, ``reference_evaluations``
-        and ``reference_error``, by which two reference runs differ.
+        reference's, relative to its norm), ``seconds``; ``nan`` where a solver gave up. Scalars: ``flow_time``,
+        ``stable_lr``, ``reference_evaluations`` and ``reference_error``, by which two reference runs differ.
     """
     specification = {
         "work_precision": {
@@ -189,7 +188,7 @@ def _timed(run: Run, solver: str, reference: Tensor) -> tuple[float, float, floa
         began = time.perf_counter()
         try:
             end, evaluations = run()
-        except InputError:  # it gave up: nothing to compare
+        except SolverError:  # it gave up: nothing to compare
             return (float("nan"),) * 3
         seconds = time.perf_counter() - began
         least, spent, repeats = min(least, seconds), spent + seconds, repeats + 1
