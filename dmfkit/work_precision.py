@@ -26,8 +26,8 @@ from dmfkit.store import Store, find_or_compute, specification_key
 from dmfkit.tasks import Task, key_values
 
 CHEBYSHEV, DESCENT = "Runge-Kutta-Chebyshev", "gradient descent"
-# LSODA keeps a dense Jacobian, n x n numbers: beyond this n it is left out.
-MOST_PARAMETERS_WITH_JACOBIAN = 4000
+# LSODA makes dense n x n Jacobians by n evaluations each, and factorizes them: beyond this n it is left out.
+MOST_PARAMETERS_WITH_JACOBIAN = 1000
 # The reference, and a second one that says how good it is.
 REFERENCE_RTOLS = (1e-12, 1e-11)
 # A run is timed so often, or until this many seconds have gone; the least time counts.
