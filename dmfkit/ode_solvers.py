@@ -20,6 +20,9 @@ from dmfkit.entrywise import evaluator_for
 from dmfkit.errors import InputError, SolverError
 from dmfkit.problems import Problem
 
+# So that a state of zeros, which stays, has an error of zero.
+TINY = 1e-300
+
 Solver = Callable[["CountedField", Tensor, float, float], Tensor]
 
 
@@ -73,7 +76,7 @@ def heun(field: CountedField, start: Tensor, horizon: float, rtol: float) -> Ten
         following = field(euler)
         y_new = torch.add(y, f + following, alpha=0.5 * h)
         size = max(float(torch.linalg.vector_norm(y)), float(torch.linalg.vector_norm(y_new)))
-        error = float(torch.linalg.vector_norm(y_new - euler)) / (rtol * size)
+        error = float(torch.linalg.vector_norm(y_new - euler)) / (rtol * size + TINY)
         if error <= 1.0:
             t = horizon if h == horizon - t else t + h
             y = y_new
