@@ -99,7 +99,9 @@ def by_scipy(method: str) -> Solver:
             return found
 
         options: dict[str, Any] = {"method": method, "rtol": rtol, "atol": rtol * root_mean_square(start)}
-        done = solve_ivp(velocity, (0.0, horizon), start.numpy(), t_eval=[horizon], **options)
+        # A step that is tried and leaves the finite numbers is rejected as any that is too long.
+        with np.errstate(invalid="ignore", over="ignore"):
+            done = solve_ivp(velocity, (0.0, horizon), start.numpy(), t_eval=[horizon], **options)
         if not done.success:
             raise SolverError(f"{method} could not follow the flow to time {horizon:g}: {done.message}")
         return torch.from_numpy(np.ascontiguousarray(done.y[:, -1]))
