@@ -7,10 +7,11 @@ const SPEAK_AFTER = 600; // milliseconds of rest before a screen reader is told,
  *
  * @param {object} options name, by which pages and tests find it; title; help, how to use it in a sentence;
  *   controls and pictures, arrays of what the functions of controls.js and chart.js returned; further, what stands below
- *   the pictures: more of them, or a `panel`; redraw, called when the theme changes.
- * @returns {{say: function(string, object)}} `say` sets the text above the pictures and, as `root.values`, the numbers.
+ *   the pictures: more of them, or a `panel`; touched, whether a picture is a control too; redraw, called when the theme
+ *   changes.
+ * @returns {{say: function(string, object)}} `say` sets the text and, as `root.values`, the numbers.
  */
-function frame(root, { name, title, help, controls, pictures, further = [], redraw }) {
+function frame(root, { name, title, help, controls, pictures, further = [], touched = false, redraw }) {
   const heading = uniqueId("title");
   const shown = make("p", { class: "dmfkit-x-text" });
   const spoken = make("p", { class: "dmfkit-x-hidden", role: "status" });
@@ -22,8 +23,9 @@ function frame(root, { name, title, help, controls, pictures, further = [], redr
     make("p", { id: heading, class: "dmfkit-x-title" }, title),
     make("p", { class: "dmfkit-x-help" }, help),
     rows(controls),
-    shown, // above the pictures: on a phone these fill the screen, and what the controls do must show beside them
-    gallery(pictures),
+    // On a phone pictures fill the screen, and what the controls do must show beside them. But a picture that is itself
+    // touched must not move, as it would below a text that has a line more.
+    ...(touched ? [gallery(pictures), shown] : [shown, gallery(pictures)]),
     further.length ? gallery(further) : "",
     spoken,
   );

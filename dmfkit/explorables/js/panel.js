@@ -61,6 +61,7 @@ function start(root, content) {
     help: "Pick a run with the controls, or touch a point among the runs. Pin it, then change one thing.",
     controls: [entries, depth, rate, seed, scale, { element: make("div", { class: "dmfkit-x-pins" }, pinButton.element, swapButton.element) }],
     pictures: [half(spectrum.element, spectrumKeys), half(panel.element, panelKeys, view.element), { element: table }],
+    touched: true,
     redraw: update,
   });
 
