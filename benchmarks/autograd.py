@@ -5,6 +5,8 @@ Training as it is usually written, with nothing of `dmfkit` in the loop, and the
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -27,10 +29,11 @@ class LinearStack(nn.Module):
                 layer.weight.copy_(factor)
             layers.append(layer)
         self.layers = nn.ModuleList(layers)
+        self.weights = [layer.weight for layer in layers]
 
     def forward(self) -> Tensor:
         """Transposed product matrix, ``(d_in, d)``: each layer acts on the rows of what the layers before it gave."""
-        rows = self.layers[0].weight.T
+        rows = self.weights[0].T
         for layer in list(self.layers)[1:]:
             rows = layer(rows)
         return rows
@@ -49,9 +52,7 @@ class GroupRMSprop(torch.optim.Optimizer):
         Added to its root, by which `lr` is divided.
     """
 
-    def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, decay: float = 0.99, floor: float = 1e-4
-    ) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, decay: float = 0.99, floor: float = 1e-4) -> None:
         super().__init__(parameters, {"lr": lr, "decay": decay, "floor": floor})
 
     @torch.no_grad()
@@ -82,19 +83,31 @@ def mean_square_loss(problem: Problem) -> Callable[[Tensor], Tensor]:
 
 
 def train(
-    problem: Problem, start: Factorization, lr: float, max_steps: int, stop: float = 0.0
-) -> tuple[list[Tensor], int]:
-    """Train one run on the mean squared residual until it is below `stop`; return its factors and the steps taken."""
+    problem: Problem,
+    start: Factorization,
+    lr: float,
+    max_steps: int,
+    stop: float = 0.0,
+    limit_seconds: float = math.inf,
+) -> tuple[list[Tensor], int, bool]:
+    """Train one run on the mean squared residual until it is below `stop`.
+
+    Returns
+    -------
+    tuple
+        The factors, the steps taken, and whether the stop was reached.
+    """
     model = LinearStack(factor[0] for factor in start.factors)
     optimiser = GroupRMSprop(model.parameters(), lr)
     loss_of = mean_square_loss(problem)
-    steps = 0
-    while steps < max_steps:
+    began, steps, below = time.perf_counter(), 0, False
+    while steps < max_steps and time.perf_counter() - began < limit_seconds:
         optimiser.zero_grad()
         loss = loss_of(model())
-        if loss.item() < stop:
+        below = loss.item() < stop
+        if below:
             break
         loss.backward()
         optimiser.step()
         steps += 1
-    return [layer.weight.detach() for layer in model.layers], steps
+    return [weight.detach() for weight in model.weights], steps, below

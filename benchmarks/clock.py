@@ -37,8 +37,7 @@ def step_seconds(
     counts = {}
     for name, way in ways.items():
         way(short)  # compiles, warms up
-        rough = max(_seconds(way, 4 * short) - _seconds(way, short), 1e-6) / (3 * short)
-        counts[name] = max(3 * short, math.ceil(least_seconds / rough))
+        counts[name] = _enough(way, 3 * short, least_seconds)
     found: dict[str, list[float]] = {name: [] for name in ways}
     with Progress(repeats, label) as progress:
         for _ in range(repeats):
@@ -47,6 +46,13 @@ def step_seconds(
                 found[name].append((longer - _seconds(way, short)) / counts[name])
             progress.advance(1)
     return {name: float(np.median(values)) for name, values in found.items()}
+
+
+def _enough(way: Callable[[int], object], steps: int, least_seconds: float) -> int:
+    """Steps that take so long, roughly; found by longer and longer calls, since short ones say little."""
+    while (seconds := _seconds(way, steps)) < least_seconds / 4:
+        steps *= 2
+    return max(steps, math.ceil(steps * least_seconds / seconds)) if seconds < least_seconds else steps
 
 
 def _seconds(way: Callable[[int], object], steps: int) -> float:

@@ -22,7 +22,12 @@ def available() -> bool:
 
 
 def trainer(
-    problem: Problem, start: Factorization, lr: float, *, rule: str = "group_rmsprop", factor_rates: tuple[float, ...] = ()
+    problem: Problem,
+    start: Factorization,
+    lr: float,
+    *,
+    rule: str = "group_rmsprop",
+    factor_rates: tuple[float, ...] = (),
 ) -> Callable[[int], list[Tensor]]:
     """Compile the training of all runs of `start`; what is returned takes a number of steps and gives the factors.
 
@@ -52,7 +57,10 @@ def trainer(
 
     def train(steps: int) -> list[Tensor]:
         found = jax.block_until_ready(compiled(factors, values, mask, steps))
-        return [torch.from_numpy(jax.device_get(factor).copy()).reshape(start.n_runs, *factor.shape[-2:]) for factor in found]
+        return [
+            torch.from_numpy(jax.device_get(factor).copy()).reshape(start.n_runs, *factor.shape[-2:])
+            for factor in found
+        ]
 
     return train
 
@@ -83,7 +91,7 @@ def _run(
     def step(number: Any, carry: tuple[list[Any], Any]) -> tuple[list[Any], Any]:
         weights, average = carry
         slopes = jax.grad(loss)(weights)
-        size = lr
+        size: Any = lr
         if rule == "group_rmsprop":
             average = decay * average + (1.0 - decay) * sum(jnp.sum(slope**2) for slope in slopes)
             size = lr / (jnp.sqrt(average / (1.0 - decay ** (number + 1.0))) + floor)

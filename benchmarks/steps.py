@@ -26,6 +26,7 @@ from dmfkit import (
     initialise,
 )
 from dmfkit.problems import Problem
+from dmfkit.starts import AnyStart
 
 Way = Callable[[int], object]
 REFERENCE = "autograd through nn.Linear"
@@ -40,9 +41,9 @@ def ways(problem: Problem, start: Factorization, descent: Descent) -> dict[str, 
     A way returns factors, ``(runs, d_j, d_{j-1})`` each, except for the reference, which trains one run.
     """
     found: dict[str, Way] = {
-        "dmfkit": lambda steps: gradient_descent(
-            problem, start, replace(descent, stop=0.0, max_steps=steps)
-        ).factorization.factors
+        "dmfkit": lambda steps: (
+            gradient_descent(problem, start, replace(descent, stop=0.0, max_steps=steps)).factorization.factors
+        )
     }
     if start.n_runs == 1:
         found = {REFERENCE: lambda steps: autograd.train(problem, start, descent.lr, steps)[0], **found}
@@ -60,9 +61,7 @@ def rows(
     return [row for dtype in dtypes for depth in depths for row in _rows(task, depth, runs, dtype, device, repeats)]
 
 
-def _rows(
-    task: CompletionTask, depth: int, runs: int, dtype: str, device: torch.device, repeats: int
-) -> list[Row]:
+def _rows(task: CompletionTask, depth: int, runs: int, dtype: str, device: torch.device, repeats: int) -> list[Row]:
     precision = getattr(torch, dtype)
     problem = replace(task, normalisation="mean").problem().to(device, precision)
     widths = full_widths(task.shape, depth)
@@ -83,7 +82,7 @@ def wide_rows(d: int, rank: int, observed_share: float, device: torch.device, re
     thin = CompressedStart(3, LAYER_SCALE, rank_bound=rank)
     completion = CompletionTask(d=d, rank=rank, n_observed=max(1, int(observed_share * d * d)), target="truncated")
     whole = FullObservationTask(d=d, rank=rank, target="truncated")
-    cases = {
+    cases: dict[str, tuple[CompletionTask | FullObservationTask, AnyStart]] = {
         "masked, full width": (completion, OrthogonalStart(3, LAYER_SCALE)),
         "masked, compressed": (completion, replace(thin, discrepant_rate=DISCREPANT_RATE)),
         "fully observed, compressed": (whole, thin),
