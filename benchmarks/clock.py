@@ -15,9 +15,7 @@ from dmfkit.progress import Progress
 LEAST_SECONDS = 0.3
 
 
-def step_seconds(
-    ways: Mapping[str, Callable[[int], object]], repeats: int, label: str, least_seconds: float = LEAST_SECONDS
-) -> dict[str, float]:
+def step_seconds(ways: Mapping[str, Callable[[int], object]], repeats: int, label: str) -> dict[str, float]:
     """Median seconds per step of each way.
 
     A way is called with a number of steps. What a call costs beside its steps cancels: a repetition is the difference
@@ -30,14 +28,12 @@ def step_seconds(
     repeats : int
     label : str
         What the progress bar says.
-    least_seconds : float
-        What the longer call takes at least beyond the shorter one, roughly.
     """
     short = 5
     counts = {}
     for name, way in ways.items():
         way(short)  # compiles, warms up
-        counts[name] = _enough(way, 3 * short, least_seconds)
+        counts[name] = _enough(way, 3 * short)
     found: dict[str, list[float]] = {name: [] for name in ways}
     with Progress(repeats, label) as progress:
         for _ in range(repeats):
@@ -48,11 +44,11 @@ def step_seconds(
     return {name: float(np.median(values)) for name, values in found.items()}
 
 
-def _enough(way: Callable[[int], object], steps: int, least_seconds: float) -> int:
-    """Steps that take so long, roughly; found by longer and longer calls, since short ones say little."""
-    while (seconds := _seconds(way, steps)) < least_seconds / 4:
+def _enough(way: Callable[[int], object], steps: int) -> int:
+    """Steps that take `LEAST_SECONDS`, roughly; found by longer and longer calls, since short ones say little."""
+    while (seconds := _seconds(way, steps)) < LEAST_SECONDS / 4:
         steps *= 2
-    return max(steps, math.ceil(steps * least_seconds / seconds)) if seconds < least_seconds else steps
+    return max(steps, math.ceil(steps * LEAST_SECONDS / seconds)) if seconds < LEAST_SECONDS else steps
 
 
 def _seconds(way: Callable[[int], object], steps: int) -> float:

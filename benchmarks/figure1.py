@@ -45,16 +45,18 @@ def rows(parameters: dict[str, Any], device: str, workers: int | None) -> list[R
         "descent": (Descent(max_steps=p["max_steps"], **limits), {**grid, "lr": p["lrs"]}),
     }
     count = workers or (1 if find_spec("distributed") is None or device == "cuda" else os.cpu_count() or 1)
-    found = []
+    found = [Row("Figure 1: processes side by side", float(count), "")]
     with contextlib.ExitStack() as stack:
         executor = stack.enter_context(cluster(workers=count)) if count > 1 else None
-        where = f"{count} workers" if executor else "this process"
         for label, (method, points) in plans.items():
             began = time.perf_counter()
             done = sweep(task, Start(), method, name=f"Figure 1, {label}", device=device, executor=executor, **points)
             seconds = time.perf_counter() - began
-            name = f"Figure 1, {label} grid, {done['status'].size} runs, {where}"
-            found.append(Row(name, seconds, "s"))
-            found.append(Row(f"{name}: reached the stop", float((done["status"] == Status.CONVERGED).sum()), "runs"))
-            found.append(Row(f"{name}: evaluations", float(done.attrs["total_evaluations"]), ""))
+            name = f"Figure 1, {label} grid"
+            found += [
+                Row(name, seconds, "s"),
+                Row(f"{name}: runs", float(done["status"].size), ""),
+                Row(f"{name}: runs that reached the stop", float((done["status"] == Status.CONVERGED).sum()), ""),
+                Row(f"{name}: evaluations", float(done.attrs["total_evaluations"]), ""),
+            ]
     return found

@@ -1,0 +1,198 @@
+"""The tables of speeds, from the files that ``python -m benchmarks NAME --json FILE`` wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from dmfkit.errors import InputError
+
+# Titles of the groups that are known, and what their rows mean.
+GROUPS = {
+    "steps": (
+        "One step of training",
+        "A step is that of the released code's GroupRMSprop, loss tested; its time is divided by the number of runs in "
+        "the batch. The reference is PyTorch as it is usually written, a stack of `nn.Linear` with automatic "
+        "differentiation and that code's optimiser. JAX compiles a loop around `jax.grad`, and does not test the loss. "
+        "All of them compute the same trajectory. At the larger size it is fixed-step descent: full width, and the "
+        "compressed factorization of Yaras et al. (2023).",
+    ),
+    "peak": (
+        "How much of the time is matrix products",
+        "The machine's rate is that of `torch.bmm` on matrices of the size of the factors, best of several batches. A "
+        "step of gradient descent at depth $N$ is counted as the $3(N-1)$ products that its gradient needs: whatever "
+        "else a step does lowers its share.",
+    ),
+    "stop": (
+        "One run of Figure 1 to its stop",
+        "From the same initial factors to a mean squared residual below $10^{-6}$, each once. Flow and GroupRMSprop "
+        "minimise the mean of squares, as the reference does; fixed-step descent minimises half the sum.",
+    ),
+    "figure1": ("Figure 1, whole grids", "Every run of the two grids of Arora et al. (2019), Figure 1, trained anew."),
+    "workers": ("Workers side by side", "One sweep of gradient flows in one process, and on workers of one thread."),
+    "compression": ("Compressed factorizations", "Steps, and whole runs of the gradient flow to a recovery error."),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a machine with two cores is meant to reach.
+
+    Attributes
+    ----------
+    text : str
+    group, row : str
+        Where the measured value stands.
+    over : str
+        Row of the same group whose value is divided by it; empty for the value itself.
+    least, most : float, optional
+        What the value must not fall below or exceed.
+    """
+
+    text: str
+    group: str
+    row: str
+    over: str = ""
+    least: float | None = None
+    most: float | None = None
+
+
+_STEP, _AUTOGRAD = "step, depth 3, float64: ", "step, depth 3, float64: autograd through nn.Linear, 1 run"
+TARGETS = (
+    Target("A step, depth 3, against `nn.Linear`, one run", "steps", f"{_STEP}dmfkit, 1 run", _AUTOGRAD, 1.8),
+    Target("the same, per run of a batch of 24", "steps", f"{_STEP}dmfkit, 24 runs", _AUTOGRAD, 5.0),
+    Target("A step, depth 3, against JAX, one run", "steps", f"{_STEP}dmfkit, 1 run", f"{_STEP}JAX, 1 run", 1.0),
+    Target("the same, both in batches of 24", "steps", f"{_STEP}dmfkit, 24 runs", f"{_STEP}JAX, 24 runs", 1.0),
+    *(
+        Target(
+            f"A step, d = 1000, {what}, against JAX",
+            "steps",
+            f"step, d = 1000, {what}: dmfkit",
+            f"step, d = 1000, {what}: JAX",
+            1.0,
+        )
+        for what in ("masked, full width", "masked, compressed", "fully observed, compressed")
+    ),
+    Target(
+        "Share of the rate of batched products, depth 3, in percent",
+        "peak",
+        "share of the rate of torch.bmm: descent, depth 3, 24 runs",
+        least=85.0,
+    ),
+    Target(
+        "Flow to the stop, against `nn.Linear` with GroupRMSprop",
+        "stop",
+        "to the stop, depth 3: dmfkit flow",
+        "to the stop, depth 3: autograd through nn.Linear",
+        60.0,
+    ),
+    Target("Figure 1, flow grid, in seconds", "figure1", "Figure 1, flow grid", most=45.0),
+    Target("Figure 1, descent grid, in seconds", "figure1", "Figure 1, descent grid", most=1080.0),
+)
+
+
+def stored(folder: Path) -> list[dict[str, Any]]:
+    """Read the stored measurements, the latest of every device and group only.
+
+    Raises
+    ------
+    InputError
+        If a file is not what the benchmarks write.
+    """
+    latest: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            one = json.loads(path.read_text(encoding="utf-8"))
+            machine, _ = one["machine"], [(row["name"], row["value"], row["ratio"]) for row in one["rows"]]
+            key = (machine["processor"], machine["device"], one["group"])
+            if key not in latest or machine["date"] >= latest[key]["machine"]["date"]:
+                latest[key] = one
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                f"{path} is not a table of speeds: write it with python -m benchmarks NAME --json {path.name}."
+            ) from None
+    return list(latest.values())
+
+
+def speeds(folder: Path) -> str:
+    """Return the page's tables as MyST: for every device its targets, then its groups in the order of `GROUPS`."""
+    devices: dict[str, dict[str, dict[str, Any]]] = {}
+    for one in stored(folder):
+        machine = one["machine"]
+        title = f"{machine['processor']}, {machine['device']}"
+        devices.setdefault(title, {})[one["group"]] = one
+    parts = []
+    for title, groups in sorted(devices.items()):
+        parts.append(f"## {_plain(title)}")
+        machine = next(iter(groups.values()))["machine"]
+        # The targets are for both of two cores.
+        if machine["cores"] == machine["threads"] == 2 and machine["device"].startswith("CPU"):
+            parts.append(_targets(groups))
+        known = [name for name in GROUPS if name in groups]
+        for name in [*known, *sorted(set(groups) - set(known))]:
+            heading, meaning = GROUPS.get(name, (name.capitalize(), ""))
+            parts += [
+                f"### {heading}",
+                *([meaning] if meaning else []),
+                _made(groups[name]),
+                _table(groups[name]["rows"]),
+            ]
+    return "\n\n".join(parts) if parts else "Nothing has been measured and stored so far."
+
+
+def _made(one: Mapping[str, Any]) -> str:
+    machine = one["machine"]
+    versions = {**json.loads(machine["versions"]), "jax": machine.get("jax")}
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    threads = f"{machine['threads']} thread{'s' if machine['threads'] != 1 else ''} of PyTorch"
+    return (
+        f"Measured on {machine['date']}; {machine['cores']} cores, {threads}; commit `{machine['commit']}`; {packages}."
+    )
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = ["| what | measured | ratio | of |", "|:--|--:|--:|:--|"]
+    for row in rows:
+        value = "not reached" if row["value"] is None else f"{row['value']:.4g} {row['unit']}".strip()
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+        lines.append(f"| {_plain(row['name'])} | {_plain(value)} | {ratio} | {_plain(row['against'])} |")
+    return _stacked(lines)
+
+
+def _targets(groups: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = ["| target on two cores | wanted | measured | |", "|:--|--:|--:|:--|"]
+    for target in TARGETS:
+        wanted = f"at least {target.least:g}" if target.least is not None else f"at most {target.most:g}"
+        value = reached(target, groups)
+        if value is None:
+            measured, verdict = "", "not measured"
+        else:
+            low, high = target.least, target.most
+            met = (low is None or value >= low) and (high is None or value <= high)
+            measured, verdict = f"{value:.3g}", "met" if met else "**missed**"
+        lines.append(f"| {target.text} | {wanted} | {measured} | {verdict} |")
+    return _stacked(lines)
+
+
+def reached(target: Target, groups: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """What was measured of a target; ``None`` if it was not."""
+    rows = groups.get(target.group, {"rows": ()})["rows"]
+    values = {row["name"]: row["value"] for row in rows}
+    value, over = values.get(target.row), values.get(target.over) if target.over else 1.0
+    if value is None or over is None:
+        return None
+    return over / value if target.over else value
+
+
+def _stacked(lines: Sequence[str]) -> str:
+    """Table that becomes short entries on a narrow screen."""
+    return "\n".join(["```{table}", ":class: dmfkit-stack", *lines, "```"])
+
+
+def _plain(text: str) -> str:
+    """Text in a cell of a table, shown as it is."""
+    return escape(text, quote=False).replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
