@@ -7,6 +7,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,6 +64,15 @@ def trainer(
         ]
 
     return train
+
+
+def multiplier(left: np.ndarray, right: np.ndarray) -> Callable[[int], object]:
+    """Compile repeated multiplication by `right`; what is returned takes the number of products."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    compiled = jax.jit(lambda one, two, steps: jax.lax.fori_loop(0, steps, lambda _, product: product @ two, one))
+    return lambda steps: jax.block_until_ready(compiled(left, right, steps))
 
 
 def _run(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
+from benchmarks import compiled
 from benchmarks.clock import step_seconds
 from benchmarks.rows import Row
 from dmfkit import CompletionTask, Descent, full_widths, gradient_descent, initialise
@@ -32,8 +34,10 @@ def rows(task: CompletionTask, depths: Sequence[int], runs: int, device: torch.d
                 problem, start, Descent(lr=1e-6, stop=0.0, max_steps=steps)
             )
             operations[name] = 2.0 * full_count(d, depth) * size
-    seconds = step_seconds(ways, repeats, "rates")
-    rates = {name: operations[name] / seconds[name] / 1e9 for name in ways}
+    others = _others(d)
+    operations |= dict.fromkeys(others, 2.0 * d**3)
+    seconds = step_seconds({**ways, **others}, repeats, "rates")
+    rates = {name: operations[name] / seconds[name] / 1e9 for name in operations}
     products = {size: rates[f"products {size}"] for size in BATCHES}
     best = max(products, key=lambda size: products[size])
     found = [Row(f"rate of torch.bmm, {d} x {d}, float64, best of batches (here {best})", products[best], "GFLOP/s")]
@@ -42,7 +46,24 @@ def rows(task: CompletionTask, depths: Sequence[int], runs: int, device: torch.d
             Row(f"rate of {name}", rates[name], "GFLOP/s"),
             Row(f"share of the rate of torch.bmm: {name}", 100.0 * rates[name] / products[best], "%"),
         ]
-    return found
+    return [*found, *(Row(f"rate of {name}, {d} x {d}, float64", rates[name], "GFLOP/s") for name in others)]
+
+
+def _others(d: int) -> dict[str, Callable[[int], object]]:
+    """Products by other libraries: whether the machine could do more than PyTorch's library makes of it."""
+    generator = np.random.default_rng(0)
+    left, right = (generator.standard_normal((d, d)) / d**0.5 for _ in range(2))
+    out = np.empty_like(left)
+
+    def numpy_way(steps: int) -> object:
+        for _ in range(steps):
+            np.matmul(left, right, out=out)
+        return out
+
+    ways: dict[str, Callable[[int], object]] = {"numpy.matmul": numpy_way}
+    if compiled.available():
+        ways["products compiled by JAX"] = compiled.multiplier(left, right)
+    return ways
 
 
 def _products(d: int, size: int, device: torch.device) -> Callable[[int], object]:

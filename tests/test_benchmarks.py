@@ -147,6 +147,7 @@ def test_the_peak_group_gives_rates_and_shares_of_the_best(quick):
     for size in ("1 run", "2 runs"):
         share = values[f"share of the rate of torch.bmm: descent, depth 3, {size}"]
         assert share == pytest.approx(100 * values[f"rate of descent, depth 3, {size}"] / best)
+    assert "rate of numpy.matmul, 12 x 12, float64" in values
 
 
 def test_the_stop_group_compares_and_says_when_the_reference_was_ended_early():

@@ -25,7 +25,8 @@ GROUPS = {
         "How much of the time is matrix products",
         "The machine's rate is that of `torch.bmm` on matrices of the size of the factors, best of several batches. A "
         "step of gradient descent at depth $N$ is counted as the $3(N-1)$ products that its gradient needs: whatever "
-        "else a step does lowers its share.",
+        "else a step does lowers its share. The products of NumPy and of JAX show whether the processor could do more "
+        "than PyTorch's library makes of it.",
     ),
     "stop": (
         "One run of Figure 1 to its stop",
