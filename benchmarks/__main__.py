@@ -10,12 +10,13 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks import compiled, figure1, peak, steps, stop, workers
+from benchmarks import compiled, figure1, growth, peak, products, recovery, steps, stop, workers
 from benchmarks import compression as compression_group
 from benchmarks.rows import Row, machine, table, write_json
 from dmfkit import CompletionTask, Start
 from dmfkit.errors import InputError
 from dmfkit.grids import choose_device
+from dmfkit.sparse_tasks import SparseCompletionTask
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -46,6 +47,7 @@ def every(
         "stop": lambda: stop.rows(_released(100, 5, 2000), Start(), choose_device(device), 600.0),
         "workers": lambda: workers.rows(CompletionTask(), (2, 3, 4), 4),
         "compression": lambda: compression_group.rows(1000, 5, 0.2, device, 5),
+        "size": _size,
     }
     if long:
         groups["figure1"] = lambda: figure1.rows(figure1.settings(), device, None)
@@ -143,6 +145,35 @@ def compression(
     chosen = choose_device(device)
     rows = compression_group.rows(d, rank, observed_share, device, repeats)
     _show("compression", rows, chosen, json)
+
+
+@app.command()
+def size(
+    d: Annotated[int, typer.Option(min=100, help="Rows and columns of the smallest matrix.")] = 4000,
+    rank: Annotated[int, typer.Option(min=1, help="Of the matrix, and the bound of it that is used.")] = 5,
+    per_row: Annotated[int, typer.Option(min=1, help="Observed entries per row, on average.")] = 50,
+    repeats: Repeats = 5,
+    part: Annotated[str, typer.Option(help="'growth', 'products', 'recovery' or 'all'.")] = "all",
+    json: Json = None,
+) -> None:
+    """Sparse completion: growth of time and memory, ways to compute, and recovery beside other methods."""
+    _show("size", _size(d, rank, per_row, repeats, part), torch.device("cpu"), json)
+
+
+def _size(d: int = 4000, rank: int = 5, per_row: int = 50, repeats: int = 5, part: str = "all") -> list[Row]:
+    if part not in ("growth", "products", "recovery", "all"):
+        raise InputError(f"part = {part!r} is not allowed: choose 'growth', 'products', 'recovery' or 'all'.")
+    # The scale of the matrix is that of the leading part of a Gaussian one.
+    norm = 2.0 * (d * rank) ** 0.5
+    task = SparseCompletionTask(d=d, rank=rank, n_observed=per_row * d, target_norm=norm, n_held_out=5 * d)
+    rows: list[Row] = []
+    if part in ("growth", "all"):
+        rows += growth.rows(growth.Point(d, per_row * d, 2 * rank), rank, repeats)
+    if part in ("products", "all"):
+        rows += products.rows(task.problem(), 2 * rank, repeats)
+    if part in ("recovery", "all"):
+        rows += recovery.rows(task.problem(), rank)
+    return rows
 
 
 def _steps(

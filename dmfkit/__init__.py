@@ -27,6 +27,7 @@ from dmfkit.frame_record import FrameCoordinates
 from dmfkit.handed_over import hand_over
 from dmfkit.held_out import HeldOutError
 from dmfkit.initialisation import initialise
+from dmfkit.low_rank import LowRank
 from dmfkit.matrix_files import ObservedMatrix, read_matrix
 from dmfkit.nuclear_norms import NuclearNorm, nuclear_norm_solutions
 from dmfkit.nuclear_splitting import least_nuclear_norm
@@ -56,6 +57,8 @@ from dmfkit.record import (
     UnobservedError,
 )
 from dmfkit.result import Result, Status
+from dmfkit.sparse_completion import SparseCompletion
+from dmfkit.sparse_tasks import SparseCompletionTask
 from dmfkit.spectra import effective_rank, nuclear_norm, relative_error, schatten, schatten_norm, singular_values
 from dmfkit.starts import CompressedStart, OrthogonalStart, Start
 from dmfkit.store import Store, open_store
@@ -85,6 +88,7 @@ __all__ = [
     "InputError",
     "InvariantFrames",
     "Loss",
+    "LowRank",
     "MatrixCompletion",
     "MatrixSensing",
     "NuclearNorm",
@@ -100,6 +104,8 @@ __all__ = [
     "Result",
     "SensingTask",
     "SingularValues",
+    "SparseCompletion",
+    "SparseCompletionTask",
     "Start",
     "Status",
     "Store",

@@ -12,6 +12,7 @@ import typer
 from dmfkit.book import Layout
 from dmfkit.book import build as build_book
 from dmfkit.book.errors import BuildError
+from dmfkit.book.jobs import run_processes
 from dmfkit.book.presets import PAPER
 from dmfkit.book.publish import publish_results
 from dmfkit.book.readme import FIGURE, draw_readme_figure
@@ -19,8 +20,14 @@ from dmfkit.book.repository import write_repository
 from dmfkit.book.strip import strip_file
 from dmfkit.errors import InputError
 from dmfkit.rerun import rerun
+from dmfkit.rerun.on_cluster import on_cluster, opener
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # else it takes the brackets in help texts for styles and drops them
+)
 
 
 @app.command()
@@ -73,12 +80,18 @@ def rerun_sets(
         str, typer.Option(help="Values where a set has none: 'paper', or a preset such as 'quick'.")
     ] = PAPER,
     jobs: Annotated[int | None, typer.Option(help="Notebooks executed at a time [default: one per core].")] = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--cluster", help="Address of a Dask scheduler, or 'local' for Dask workers on this machine."),
+    ] = None,
     root: Annotated[Path, typer.Option(help="The project's folder.")] = Path(),
 ) -> None:
     """Execute a notebook with many parameter sets, and put the results side by side."""
     layout = Layout(root.resolve(), output.resolve())
+    runner = run_processes if where is None else on_cluster(opener(where, jobs))
     try:
-        typer.echo(f"The results are in {rerun(layout, notebook, sets, preset=preset, jobs=jobs)}")
+        target = rerun(layout, notebook, sets, preset=preset, jobs=jobs, run_jobs=runner)
+        typer.echo(f"The results are in {target}")
     except KeyboardInterrupt:
         typer.echo("Interrupted. What was finished is kept: the same command goes on from there.", err=True)
         raise typer.Exit(130) from None

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization
+from dmfkit.fast_orthogonal import FastLayers, FastOrthogonal
+from dmfkit.low_rank import LowRank
 from dmfkit.problems import FullObservation, MatrixCompletion, Problem
+from dmfkit.sparse_completion import SparseCompletion
 from dmfkit.spectra import leading_singular_vectors
 
 # Departure of W^T W from a multiple of the identity, in rounding units, up to which a factor counts as orthogonal.
@@ -53,8 +57,14 @@ class InvariantFrames:
         """Width ``2 r_hat`` of the cores."""
         return self.frames[0].shape[-1]
 
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> InvariantFrames:
+        """Copy on another device or in another precision."""
+        return InvariantFrames(
+            tuple(frame.to(device, dtype) for frame in self.frames), self.layer_scales.to(device, dtype)
+        )
 
-def layer_scales(start: Factorization) -> Tensor:
+
+def layer_scales(start: Factorization | FastLayers) -> Tensor:
     """Scales ``sigma_l`` of an orthogonally initialised factorization with square factors, ``(runs, L)``.
 
     Raises
@@ -62,6 +72,8 @@ def layer_scales(start: Factorization) -> Tensor:
     InputError
         If the factors are not square and of one size, or one is not a positive multiple of an orthogonal matrix.
     """
+    if isinstance(start, FastLayers):
+        return start.scales
     if len(set(start.widths)) != 1:
         raise InputError(
             f"factors of widths {start.widths} have no invariant frames: Theorem 1 needs square factors of one size."
@@ -89,15 +101,22 @@ def check_rank_bound(d: int, rank_bound: int) -> None:
         )
 
 
-def carried(start: Factorization, scales: Tensor, first: Tensor) -> tuple[Tensor, ...]:
+def _factors(start: Factorization | FastLayers) -> tuple[Tensor | FastOrthogonal, ...]:
+    """What all that follows does with factors is to multiply thin matrices by them."""
+    return start.factors
+
+
+def carried(start: Factorization | FastLayers, scales: Tensor, first: Tensor) -> tuple[Tensor, ...]:
     """Frame ``first`` of the first layer and those of the later ones, ``W_l(0) / sigma_l`` times the one before."""
-    frames = [first]
-    for factor, scale in zip(start.factors, scales.unbind(dim=1), strict=True):
+    frames, factors = [first], _factors(start)
+    for factor, scale in zip(factors, scales.unbind(dim=1), strict=True):
         frames.append(factor @ frames[-1] / scale[:, None, None])
     return tuple(frames)
 
 
-def invariant_frames(start: Factorization, target: Tensor, rank_bound: int) -> InvariantFrames:
+def invariant_frames(
+    start: Factorization | FastLayers, target: Tensor | csr_array | LowRank, rank_bound: int
+) -> InvariantFrames:
     """Frames of Theorem 1 of Yaras et al. (2023), at the cost of a few products with thin matrices.
 
     The inert directions of the first layer are ``N(Psi) & N(Psi^T W_1(0))`` with ``Psi = W_{L:2}(0)^T Phi``; since all
@@ -107,9 +126,9 @@ def invariant_frames(start: Factorization, target: Tensor, rank_bound: int) -> I
 
     Parameters
     ----------
-    start : Factorization
+    start : Factorization or FastLayers
         Square factors, each a multiple of an orthogonal matrix.
-    target : Tensor of shape (d, d)
+    target : Tensor, sparse array or LowRank, of shape (d, d)
         ``Phi``. If its rank exceeds `rank_bound`, its leading part counts.
     rank_bound : int
         ``r_hat``.
@@ -121,15 +140,21 @@ def invariant_frames(start: Factorization, target: Tensor, rank_bound: int) -> I
     """
     check_rank_bound(start.widths[0], rank_bound)
     scales = layer_scales(start)
-    left, _, right = leading_singular_vectors(target, rank_bound)
+    if isinstance(target, LowRank):
+        left, _, right = target.singular_vectors(rank_bound)
+    else:
+        left, _, right = leading_singular_vectors(target, rank_bound)
+    # Layers that are never formed work in double precision on the CPU.
+    like = scales if isinstance(start, FastLayers) else start.state
+    left, right = left.to(like), right.to(like)
     reached = left.expand(start.n_runs, -1, -1)
-    for factor, scale in zip(reversed(start.factors), reversed(scales.unbind(dim=1)), strict=True):
+    for factor, scale in zip(reversed(_factors(start)), reversed(scales.unbind(dim=1)), strict=True):
         reached = factor.mT @ reached / scale[:, None, None]
     first = torch.linalg.qr(torch.cat([right.expand(start.n_runs, -1, -1), reached], dim=-1))[0]
     return InvariantFrames(carried(start, scales, first), scales)
 
 
-def frames_target(problem: Problem, source: str = "observed") -> Tensor:
+def frames_target(problem: Problem, source: str = "observed") -> Tensor | csr_array | LowRank:
     """Matrix from which frames are computed: what is observed, zero elsewhere, or the ground truth.
 
     Raises
@@ -138,9 +163,12 @@ def frames_target(problem: Problem, source: str = "observed") -> Tensor:
         If the problem does not observe entries, or its ground truth is asked for and unknown.
     """
     if source == "truth":
-        if problem.ground_truth is None:
+        truth = problem.truth if isinstance(problem, SparseCompletion) else problem.ground_truth
+        if truth is None:
             raise InputError("frames_from = 'truth' needs a problem whose ground truth is known: choose 'observed'.")
-        return problem.ground_truth
+        return truth
+    if isinstance(problem, SparseCompletion):
+        return problem.observed_matrix()
     if not isinstance(problem, MatrixCompletion | FullObservation):
         raise InputError("frames are computed from observed entries; this problem does not observe entries.")
     return problem.values
@@ -158,9 +186,9 @@ def completed_frames(start: Factorization, frames: InvariantFrames) -> tuple[Ten
     return tuple(torch.cat([frame, more], dim=-1) for frame, more in zip(frames.frames, rest, strict=True))
 
 
-def compress(factorization: Factorization, frames: InvariantFrames) -> Factorization:
+def compress(factorization: Factorization | FastLayers, frames: InvariantFrames) -> Factorization:
     """Cores ``U_{l,1}^T W_l V_{l,1}``, all ``2 r_hat x 2 r_hat``, Eq (5) of Yaras et al. (2023)."""
-    pairs = zip(factorization.factors, pairwise(frames.frames), strict=True)
+    pairs = zip(_factors(factorization), pairwise(frames.frames), strict=True)
     return Factorization.from_factors([left.mT @ (factor @ right) for factor, (right, left) in pairs])
 
 

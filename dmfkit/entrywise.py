@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
 
-from dmfkit.evaluation import Evaluator
+from dmfkit.evaluation import AnyEvaluator, Evaluator
 from dmfkit.factorization import split_factors
 from dmfkit.problems import MatrixCompletion, Problem
+from dmfkit.sampled_products import csr_tensor, row_starts
+from dmfkit.sparse_completion import SparseCompletion
+from dmfkit.sparse_evaluation import SparseEvaluator
 
 # Below this share of observed entries the entry-wise residual is cheaper than the dense one. Measured on a CPU, see
 # `python -m benchmarks compression`; a fixed number, because a choice by the clock would change last digits from run
@@ -19,8 +20,18 @@ SPARSE_SHARE = 0.1
 SPARSE_WIDTH = 100
 
 
-def evaluator_for(problem: Problem, widths: tuple[int, ...], n_runs: int) -> Evaluator:
-    """Return the cheaper evaluator: entry by entry for sparse completion by thin factors on a CPU, else dense."""
+def evaluator_for(problem: Problem, widths: tuple[int, ...], n_runs: int) -> AnyEvaluator:
+    """Return the cheaper evaluator: entry by entry for sparse completion by thin factors on a CPU, else dense.
+
+    A problem that keeps its entries alone is always evaluated entry by entry.
+
+    Raises
+    ------
+    InputError
+        If such a problem meets a single factor, which is the matrix itself.
+    """
+    if isinstance(problem, SparseCompletion):
+        return SparseEvaluator(problem, widths)
     if (
         isinstance(problem, MatrixCompletion)
         and problem.device.type == "cpu"
@@ -43,10 +54,10 @@ class EntrywiseEvaluator(Evaluator):
         super().__init__(problem, widths, n_runs, keep_product=False)
         rows, columns = problem.mask.nonzero(as_tuple=True)
         self._shape = (problem.mask.shape[0], problem.mask.shape[1])
-        self._columns, self._starts = columns, _row_starts(rows, self._shape[0])
+        self._columns, self._starts = columns, row_starts(rows, self._shape[0])
         # The same entries in the order of the transposed matrix.
         self._order = torch.argsort(columns * self._shape[0] + rows)
-        self._columns_t, self._starts_t = rows[self._order], _row_starts(columns[self._order], self._shape[1])
+        self._columns_t, self._starts_t = rows[self._order], row_starts(columns[self._order], self._shape[1])
         self._minus_values = self._sparse(-problem.values[rows, columns])
 
     def squares(self, state: Tensor) -> Tensor:
@@ -83,19 +94,7 @@ class EntrywiseEvaluator(Evaluator):
         return torch.sparse.sampled_addmm(self._minus_values, last, inner).values()
 
     def _sparse(self, values: Tensor) -> Tensor:
-        return _csr(self._starts, self._columns, values, self._shape)
+        return csr_tensor(self._starts, self._columns, values, self._shape)
 
     def _sparse_transposed(self, values: Tensor) -> Tensor:
-        return _csr(self._starts_t, self._columns_t, values, (self._shape[1], self._shape[0]))
-
-
-def _row_starts(sorted_rows: Tensor, n_rows: int) -> Tensor:
-    counts = torch.bincount(sorted_rows, minlength=n_rows)
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-
-
-def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    with warnings.catch_warnings():
-        # torch calls its compressed sparse rows a beta feature, once a process.
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
-        return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)
+        return csr_tensor(self._starts_t, self._columns_t, values, (self._shape[1], self._shape[0]))

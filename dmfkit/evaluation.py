@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +27,16 @@ class _Plan:
     forward: tuple[tuple[Tensor, Tensor, Tensor], ...]
     product: Tensor
     backward: tuple[tuple[Tensor | None, Tensor | None, Tensor, Tensor | None], ...]
+
+
+class AnyEvaluator(Protocol):
+    """Loss and gradient of a batch of states."""
+
+    def squares(self, state: Tensor) -> Tensor:
+        """Sum of squared residuals, ``(runs,)``, without the gradient."""
+
+    def squares_and_gradient(self, state: Tensor, out: Tensor) -> Tensor:
+        """Sum of squared residuals, ``(runs,)``; the gradient of the loss goes to `out`, shaped as `state`."""
 
 
 class Evaluator:

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from dmfkit.errors import InputError
 
+# Beyond this each full-width factor takes more than 3 GB, and nothing that is trained at full width fits a laptop.
+LARGEST_FULL_WIDTH = 20_000
+
 
 def split_factors(state: Tensor, widths: tuple[int, ...]) -> tuple[Tensor, ...]:
     """Views ``W_1 .. W_N`` of shapes ``(runs, d_j, d_{j-1})`` into `state` of shape ``(runs, n_parameters)``."""
@@ -141,10 +144,15 @@ def full_widths(shape: tuple[int, int], depth: int, hidden_width: int | None = N
     Raises
     ------
     InputError
-        If the depth or the hidden width is below 1.
+        If the depth or the hidden width is below 1, or full width would fill the memory.
     """
     if depth < 1:
         raise InputError(f"depth = {depth} is not allowed: a factorization has at least 1 factor.")
+    if hidden_width is None and min(shape) > LARGEST_FULL_WIDTH:
+        raise InputError(
+            f"full width is not allowed for a {shape[0]} x {shape[1]} matrix: every factor would take "
+            f"{8e-9 * min(shape) ** 2:.0f} GB, so give a hidden_width, or a CompressedStart with orthogonal='cosine'."
+        )
     hidden = min(shape) if hidden_width is None else hidden_width
     widths = (shape[1], *([hidden] * (depth - 1)), shape[0])
     check_widths(widths)

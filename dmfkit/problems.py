@@ -153,6 +153,10 @@ class Problem(ABC):
         """The matrix that `end_to_end` stands for, ``(runs, ...)`` shaped like the ground truth; usually itself."""
         return end_to_end
 
+    def held_out_rmse(self, end_to_end: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Root mean square error on held-out entries, ``(runs,)``; None where no entries are held out."""
+        return None
+
 
 @dataclass(frozen=True)
 class MatrixCompletion(Problem):
@@ -249,11 +253,17 @@ def random_low_rank(shape: tuple[int, int], rank: int, seed: int, target_norm: f
     """
     check_rank(shape, rank)
     check_target_norm(target_norm)
+    left, right = gaussian_factors(shape, rank, seed)
+    matrix = left @ right.mT
+    return matrix if target_norm is None else matrix * (target_norm / torch.linalg.matrix_norm(matrix))
+
+
+def gaussian_factors(shape: tuple[int, int], rank: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The factors ``U, V`` of `random_low_rank` before any rescaling, ``(d, rank)`` and ``(d_in, rank)``."""
     generator = torch.Generator().manual_seed(seed)
     left = torch.randn(shape[0], rank, generator=generator, dtype=torch.float64)
     right = torch.randn(shape[1], rank, generator=generator, dtype=torch.float64)
-    matrix = left @ right.mT
-    return matrix if target_norm is None else matrix * (target_norm / torch.linalg.matrix_norm(matrix))
+    return left, right
 
 
 def truncated_gaussian(shape: tuple[int, int], rank: int, seed: int, target_norm: float | None = None) -> Tensor:

@@ -19,6 +19,7 @@ from dmfkit.held_out import HeldOutError
 from dmfkit.nuclear_norms import NuclearNorm, NuclearNormGrid
 from dmfkit.nuclear_splitting import Bounds, bounds
 from dmfkit.observations import observations
+from dmfkit.sparse_tasks import SparseCompletionTask
 from dmfkit.sweeps import Sweep, sweep
 from dmfkit.theory.speeds import SingularValueSpeeds
 
@@ -30,7 +31,7 @@ _KINDS: dict[str, Any] = {
         *(record.Alignment, record.AlignmentGroups, record.EffectiveRank, record.Loss),
         *(record.RelativeError, record.SingularValues, SingularValueSpeeds),
         *(record.Factors, record.TargetCoordinates, record.UnobservedError, FrameCoordinates, FrameGeometry),
-        HeldOutError,
+        *(SparseCompletionTask, HeldOutError),
     )
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor
 from dmfkit import spectra
 from dmfkit.factorization import Factorization
 from dmfkit.problems import MatrixCompletion, Problem
+from dmfkit.snapshot import Snapshot
+from dmfkit.sparse_snapshot import snapshot_of
 
 # The groups of `AlignmentGroups`: on the diagonal, then off it.
 GROUPS = (
@@ -26,40 +28,6 @@ GROUPS = (
     "off it, one leading",
     "off it, both trailing",
 )
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A batch of factorizations at one moment, with what recorders commonly need computed once."""
-
-    problem: Problem
-    factorization: Factorization
-
-    @cached_property
-    def product(self) -> Tensor:
-        """Product matrices, ``(runs, ...)``, in the shape of the problem's own gradient."""
-        return self.factorization.end_to_end()
-
-    @cached_property
-    def gradient(self) -> Tensor:
-        """Gradients of the problem's own loss in the product matrices, shaped like `end_to_end`."""
-        return self.problem.lift(self.problem.gradient(self.product))
-
-    @cached_property
-    def end_to_end(self) -> Tensor:
-        """Product matrices, ``(runs, d, d_in)``; of a compressed factorization, in the shape of the target."""
-        return self.problem.lift(self.product)
-
-    @cached_property
-    def singular_values(self) -> Tensor:
-        """Singular values of the product matrices, ``(runs, min(d, d_in))``."""
-        return spectra.singular_values(self.end_to_end)
-
-    @cached_property
-    def svd(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Thin singular value decomposition of the product matrices."""
-        left, values, right = torch.linalg.svd(self.end_to_end, full_matrices=False)
-        return left, values, right
 
 
 class Recorder(Protocol):
@@ -82,7 +50,7 @@ class Loss:
         return {"mean_square": ()}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
-        return {"mean_square": snapshot.problem.loss(snapshot.product, "mean")}
+        return {"mean_square": snapshot.mean_square}
 
 
 @dataclass(frozen=True)
@@ -94,10 +62,10 @@ class RelativeError:
         return {"relative_error": ()}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
-        truth = snapshot.problem.ground_truth
-        if truth is None:
+        error = snapshot.relative_error
+        if error is None:
             raise ValueError("RelativeError needs a problem whose ground truth is known")
-        return {"relative_error": spectra.relative_error(snapshot.end_to_end, truth)}
+        return {"relative_error": error}
 
 
 @dataclass(frozen=True)
@@ -262,7 +230,7 @@ class Log:
 
     def write(self, moment: int, runs: Tensor, problem: Problem, factorization: Factorization) -> None:
         """Record `factorization`, whose rows belong to the runs numbered `runs`, as number `moment`."""
-        snapshot = Snapshot(problem, factorization)
+        snapshot = snapshot_of(problem, factorization)
         for recorder in self._recorders:
             for name, value in recorder(snapshot).items():
                 if name not in self.data:

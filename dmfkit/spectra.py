@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse.linalg
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 
@@ -13,12 +14,22 @@ def singular_values(matrix: Tensor) -> Tensor:
     return torch.linalg.svdvals(matrix)
 
 
-def leading_singular_vectors(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def finite_singular_values(matrix: Tensor) -> Tensor:
+    """The same, with rows of ``nan`` for matrices that are not finite, which have no singular values."""
+    finite = torch.isfinite(matrix).all(dim=(-2, -1))
+    values = matrix.new_full((len(finite), min(matrix.shape[-2:])), torch.nan)
+    if bool(finite.any()):
+        values[finite] = singular_values(matrix[finite])
+    return values
+
+
+def leading_singular_vectors(matrix: Tensor | csr_array, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The `count` largest singular values of one matrix with their vectors, by a Lanczos method of SciPy's.
 
     Parameters
     ----------
-    matrix : Tensor of shape (d, d_in)
+    matrix : Tensor or sparse array of shape (d, d_in)
+        What is returned for a sparse array is in double precision on the CPU.
     count : int
         At least 1 and below ``min(d, d_in)``.
 
@@ -32,11 +43,12 @@ def leading_singular_vectors(matrix: Tensor, count: int) -> tuple[Tensor, Tensor
     """
     # A fixed first vector: the same matrix gives the same vectors.
     first = np.random.default_rng(0).standard_normal(min(matrix.shape))
-    host = matrix.detach().to("cpu", torch.float64).numpy()
+    host = matrix.detach().to("cpu", torch.float64).numpy() if isinstance(matrix, Tensor) else matrix
     left, values, right = scipy.sparse.linalg.svds(host, k=count, v0=first)
     order = np.argsort(-values, kind="stable")
+    like = matrix if isinstance(matrix, Tensor) else torch.empty(0, dtype=torch.float64)
     return tuple(  # type: ignore[return-value]
-        torch.from_numpy(np.ascontiguousarray(part)).to(matrix)
+        torch.from_numpy(np.ascontiguousarray(part)).to(like)
         for part in (left[:, order], values[order], right[order].T)
     )
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
+
+import torch
 
 from dmfkit.compression import compress, frames_target, invariant_frames, project, with_frames
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization, full_widths
+from dmfkit.fast_orthogonal import FastLayers, fast_layers
 from dmfkit.initialisation import initialise, orthogonal_factors
 from dmfkit.problems import FullObservation, Problem
+from dmfkit.tasks import ADDED_LATER
 
 
 @dataclass(frozen=True)
@@ -111,19 +115,23 @@ class OrthogonalStart:
     seed : int
     hidden_width : int, optional
         Width of every hidden layer; ``None`` takes the least that does not limit the rank.
+    orthogonal : {"uniform", "cosine"}
+        Distribution of the orthogonal matrices: uniform, or that of `FastOrthogonal`, for square factors.
     """
 
     depth: int = 3
     layer_scale: float | tuple[float, ...] = 1e-3
     seed: int = 0
     hidden_width: int | None = None
+    orthogonal: Literal["uniform", "cosine"] = field(default="uniform", metadata=ADDED_LATER)
 
     @property
     def layer_scales(self) -> tuple[float, ...]:
         """``(sigma_1, .., sigma_L)``."""
         return self.layer_scale if isinstance(self.layer_scale, tuple) else (self.layer_scale,) * self.depth
 
-    def widths(self, shape: tuple[int, int]) -> tuple[int, ...]:
+    def check(self) -> None:
+        """Raise `InputError` for values that no factors can have, whatever the shape."""
         if len(self.layer_scales) != self.depth:
             raise InputError(
                 f"{len(self.layer_scales)} layer scales were given for depth {self.depth}: give one, or one per layer."
@@ -131,16 +139,35 @@ class OrthogonalStart:
         for scale in self.layer_scales:
             if not (math.isfinite(scale) and scale > 0):
                 raise InputError(f"layer_scale = {scale} is not allowed: it must be a positive finite number.")
-        return full_widths(shape, self.depth, self.hidden_width)
+        if self.orthogonal not in ("uniform", "cosine"):
+            raise InputError(f"orthogonal = {self.orthogonal!r} is not allowed: choose 'uniform' or 'cosine'.")
+
+    def widths(self, shape: tuple[int, int]) -> tuple[int, ...]:
+        self.check()
+        widths = full_widths(shape, self.depth, self.hidden_width)
+        if self.orthogonal == "cosine" and len(set(widths)) != 1:
+            raise InputError(
+                f"orthogonal = 'cosine' is not allowed for widths {widths}: it makes square factors; choose 'uniform'."
+            )
+        return widths
 
     @property
     def shared(self) -> Hashable:
         return replace(self, seed=0, layer_scale=1.0)
 
+    def fast(self, d: int) -> FastLayers:
+        """Return the initial factors of ``orthogonal = 'cosine'``, never formed."""
+        return fast_layers(d, self.layer_scales, self.seed)
+
     def full(self, problem: Problem) -> Factorization:
         """Return the initial factors of the layers themselves, one run."""
-        frames = orthogonal_factors(self.widths(problem.shape), self.seed)
-        scaled = [scale * frame for scale, frame in zip(self.layer_scales, frames, strict=True)]
+        widths = self.widths(problem.shape)
+        if self.orthogonal == "cosine":
+            eye = torch.eye(widths[0], dtype=torch.float64)
+            scaled = [layer @ eye for layer in self.fast(widths[0]).factors]
+        else:
+            frames = orthogonal_factors(widths, self.seed)
+            scaled = [scale * frame for scale, frame in zip(self.layer_scales, frames, strict=True)]
         return Factorization.from_factors([one.unsqueeze(0).to(problem.device, problem.dtype) for one in scaled])
 
     def begin(self, problem: Problem) -> Beginning:
@@ -165,6 +192,8 @@ class CompressedStart:
     frames_from : {"observed", "truth"}
         Which matrix the frames are computed from: the observed entries with zeros elsewhere, as one has them, or, as a
         control, the ground truth.
+    orthogonal : {"uniform", "cosine"}
+        Of the `OrthogonalStart`. With ``cosine`` its factors are never formed: memory and time are of order ``d``.
     """
 
     depth: int = 3
@@ -173,14 +202,17 @@ class CompressedStart:
     rank_bound: int = 5
     discrepant_rate: float = 0.0
     frames_from: Literal["observed", "truth"] = "observed"
+    orthogonal: Literal["uniform", "cosine"] = field(default="uniform", metadata=ADDED_LATER)
 
     @property
     def wide(self) -> OrthogonalStart:
         """The start at full width."""
-        return OrthogonalStart(self.depth, self.layer_scale, self.seed)
+        return OrthogonalStart(self.depth, self.layer_scale, self.seed, orthogonal=self.orthogonal)
 
     def widths(self, shape: tuple[int, int]) -> tuple[int, ...]:
-        self.wide.widths(shape)
+        self.wide.check()
+        if self.orthogonal == "uniform":
+            self.wide.widths(shape)  # its factors are formed, so they must fit
         if shape[0] != shape[1] or not 0 < 2 * self.rank_bound < shape[0]:
             raise InputError(
                 f"rank_bound = {self.rank_bound} is not allowed for a {shape[0]} x {shape[1]} matrix: compression "
@@ -202,9 +234,10 @@ class CompressedStart:
 
     def begin(self, problem: Problem) -> Beginning:
         self.widths(problem.shape)
-        full = self.wide.full(problem)
-        frames = invariant_frames(full, frames_target(problem, self.frames_from), self.rank_bound)
-        cores = compress(full, frames)
+        wide = self.wide.fast(problem.shape[0]) if self.orthogonal == "cosine" else self.wide.full(problem)
+        frames = invariant_frames(wide, frames_target(problem, self.frames_from), self.rank_bound)
+        frames = frames.to(problem.device, problem.dtype)
+        cores = compress(wide, frames)
         if self.discrepant_rate == 0 and isinstance(problem, FullObservation):
             return Beginning(project(problem, frames), cores)
         rates = (self.discrepant_rate, *([1.0] * self.depth), self.discrepant_rate)

@@ -27,12 +27,12 @@ from dmfkit.executors import Executor
 from dmfkit.factorization import Factorization
 from dmfkit.flow import Flow, gradient_flow
 from dmfkit.grids import LatestProblem, check_grid, choose_device, grid_points
-from dmfkit.held_out import HeldOutCompletion
 from dmfkit.problems import Problem
 from dmfkit.progress import Progress
 from dmfkit.provenance import device_name, run_provenance
 from dmfkit.record import Recorder
 from dmfkit.result import Result
+from dmfkit.sparse_snapshot import snapshot_of
 from dmfkit.starts import AnyStart
 from dmfkit.store import Store, find_or_compute, read_part, specification_key, write
 from dmfkit.tasks import Task, field_names, key_values, with_fields
@@ -261,30 +261,24 @@ def _train(
 
 def _dataset(plan: Sweep, problem: Problem, initial: Factorization, result: Result) -> xr.Dataset:
     """Final measurements and records of one batch."""
-    truth, end_to_end = problem.ground_truth, problem.lift(result.factorization.end_to_end())
-    # Diverged runs have no spectrum; their rows are nan.
-    finite = torch.isfinite(end_to_end).all(dim=(-2, -1))
-    values = torch.full(
-        (len(finite), min(end_to_end.shape[-2:])), torch.nan, dtype=end_to_end.dtype, device=end_to_end.device
-    )
-    if bool(finite.any()):
-        values[finite] = spectra.singular_values(end_to_end[finite])
+    end = snapshot_of(problem, result.factorization)
+    values, error = end.singular_values, end.relative_error
     variables: dict[str, tuple[tuple[str, ...], torch.Tensor]] = {
         "status": ((), result.status),
         "n_steps": ((), result.n_steps),
         "n_evaluations": ((), result.n_evaluations),
         "flow_time": ((), result.time),
         "stable_lr": ((), result.stable_lr),
-        "initial_norm": ((), torch.linalg.matrix_norm(problem.lift(initial.end_to_end()))),
+        "initial_norm": ((), snapshot_of(problem, initial).norm),
         "final_mean_square": ((), result.mean_square),
         "final_singular_value": (("final_index",), values),
         "final_effective_rank": ((), spectra.effective_rank(values)),
         "final_nuclear_norm": ((), spectra.nuclear_norm(values)),
     }
-    if truth is not None:
-        variables["final_relative_error"] = ((), spectra.relative_error(end_to_end, truth))
-    if isinstance(problem, HeldOutCompletion):
-        variables["final_held_out_rmse"] = ((), problem.held_out_rmse(end_to_end))
+    if error is not None:
+        variables["final_relative_error"] = ((), error)
+    if end.held_out_rmse is not None:
+        variables["final_held_out_rmse"] = ((), end.held_out_rmse)
     extra = {name: dims for recorder in plan.record for name, dims in recorder.dims.items()}
     for name, value in result.records.items():
         variables[name] = ((plan.moment, *extra[name]), value)

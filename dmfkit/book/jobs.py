@@ -105,7 +105,7 @@ def run_processes(jobs: Sequence[Job], at_once: int) -> Generator[Finished, None
                 bar.n = min(total, finished_cells + sum(count_finished_cells(run.job.target) for run in running))
                 bar.set_postfix_str(" | ".join(filter(None, (run.position() for run in running))))
         finally:
-            _stop(running)
+            stop_processes([run.process for run in running])
 
 
 def _start(job: Job, at_once: int) -> _Run:
@@ -114,6 +114,12 @@ def _start(job: Job, at_once: int) -> _Run:
     job.target.unlink(missing_ok=True)
     progress = job.log.with_suffix(".progress")
     progress.unlink(missing_ok=True)
+    environment = {**notebook_environment(threads_for(at_once)), "DMFKIT_PROGRESS": str(progress)}
+    return _Run(job, progress, start_papermill(job, environment))
+
+
+def start_papermill(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start the execution of a notebook; the folders of its target and its log must exist."""
     command = [sys.executable, "-m", "papermill", str(job.source), str(job.target), "--cwd", str(job.folder)]
     command += ["--kernel", "python3", "--no-progress-bar"]
     if job.parameters:
@@ -121,33 +127,34 @@ def _start(job: Job, at_once: int) -> _Run:
         command += ["--parameters_base64", encoded.decode()]
     with job.log.open("wb") as stream:
         # A session of its own: Ctrl-C reaches this process only, which then stops the workers itself.
-        process = subprocess.Popen(
-            command, stdout=stream, stderr=stream, env=_environment(progress, at_once), start_new_session=True
-        )
-    return _Run(job, progress, process)
+        return subprocess.Popen(command, stdout=stream, stderr=stream, env=dict(environment), start_new_session=True)
 
 
-def _environment(progress: Path, at_once: int) -> dict[str, str]:
-    threads = str(max(1, (os.cpu_count() or 1) // at_once))
+def threads_for(at_once: int) -> int:
+    """Threads of each of several notebooks that share the cores of this machine."""
+    return max(1, (os.cpu_count() or 1) // at_once)
+
+
+def notebook_environment(n_threads: int) -> dict[str, str]:
+    """Environment variables of a process that executes a notebook on so many threads."""
     package_root = str(Path(dmfkit.__path__[0]).parent)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return {
         # Threads that wait for each other sleep. Spinning, the default, makes a busy machine many times slower.
         "OMP_WAIT_POLICY": "PASSIVE",
         **os.environ,
-        **dict.fromkeys(names, threads),
-        "DMFKIT_PROGRESS": str(progress),
+        **dict.fromkeys(names, str(n_threads)),
         # The chapters use the very package that builds them, installed or not.
         "PYTHONPATH": os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH")))),
     }
 
 
-def _stop(runs: Sequence[_Run]) -> None:
+def stop_processes(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Stop what still runs; papermill shuts its kernel down when it is terminated."""
-    for run in runs:
-        run.process.terminate()
-    for run in runs:
+    for process in processes:
+        process.terminate()
+    for process in processes:
         try:
-            run.process.wait(timeout=10)
+            process.wait(timeout=10)
         except subprocess.TimeoutExpired:
-            run.process.kill()
+            process.kill()

@@ -36,6 +36,8 @@ GROUPS = {
     "figure1": ("Figure 1, whole grids", "Every run of the two grids of Arora et al. (2019), Figure 1, trained anew."),
     "workers": ("Workers side by side", "One sweep of gradient flows in one process, and on workers of one thread."),
     "compression": ("Compressed factorizations", "Steps, and whole runs of the gradient flow to a recovery error."),
+    "size": ("Large matrices", "Completion by entries alone: growth with size, ways to compute, and other methods."),
+    "all": ("All groups", "What the groups measure when nothing else is said, one after the other."),
 }
 
 

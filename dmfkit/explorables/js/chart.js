@@ -78,7 +78,9 @@ function chart({ height = 300, label, margin = MARGIN, pick, neighbour = false }
     for (const tick of ticksOf(x.domain, x.log, width / 70)) {
       const at = sx(tick.value);
       grid.append(draw("line", { x1: at, x2: at, y1: margin.top, y2: bottom }));
-      texts.append(tickText(tick, at, bottom + 18, "middle"));
+      // The last number of an axis would reach beyond a narrow picture.
+      const beyond = at + 0.3 * FONT * (tick.text ?? "100").length > width;
+      texts.append(tickText(tick, beyond ? width : at, bottom + 18, beyond ? "end" : "middle"));
     }
     for (const tick of ticksOf(y.domain, y.log, height / 45)) {
       const at = sy(tick.value);

@@ -25,6 +25,13 @@ function divergesAt({ alpha, depth, first0, second0 }) {
   return left > 0 ? left ** (-1 / p) : null;
 }
 
+// How depths 1, 2 and 3 are drawn beside the chosen one.
+const OTHERS = [
+  { series: 0, dash: "1 3" },
+  { series: 2, dash: "5 4" },
+  { series: 3, dash: "9 3" },
+];
+
 function start(root, { settings }) {
   const { second0, reach } = settings;
   const grid = Array.from({ length: 200 }, (_, i) => second0 * (reach / second0) ** (i / 199));
@@ -62,7 +69,7 @@ function start(root, { settings }) {
       const end = divergesAt({ ...now, depth: n });
       // A curve that becomes infinite leaves the picture at its top, and not between two points of the grid.
       const x = end ? [...grid.filter((s) => s < end), end * (1 - 1e-12)] : grid;
-      return { x, y: x.map((s) => firstSingularValue(s, { ...now, depth: n })), series: chosen ? 1 : 0, width: chosen ? 3 : 1.2, dash: chosen ? undefined : ["1 3", "5 4", "9 3"][n - 1] };
+      return { x, y: x.map((s) => firstSingularValue(s, { ...now, depth: n })), ...(chosen ? { series: 1, width: 3 } : { ...OTHERS[n - 1], width: 1.6 }) };
     });
     const low = 10 ** Math.floor(Math.log10(Math.min(now.first0, second0)));
     curve.show({
@@ -78,7 +85,7 @@ function start(root, { settings }) {
     keys.element.replaceChildren(
       legend([
         { text: `depth ${now.depth}`, series: 1 },
-        ...others.map((n) => ({ text: `depth ${n}`, series: 0, dash: ["1 3", "5 4", "9 3"][n - 1] })),
+        ...others.map((n) => ({ text: `depth ${n}`, ...OTHERS[n - 1] })),
       ]),
     );
     const gap = s2 / s1;

@@ -1,4 +1,4 @@
-// The frame around every explorable: title, controls, picture, a text that follows it, and the numbers behind it.
+// The frame around every explorable: title, controls, a text that says what they lead to, pictures, and the numbers behind them.
 
 const SPEAK_AFTER = 600; // milliseconds of rest before a screen reader is told, so that it is not told every step
 
@@ -7,8 +7,8 @@ const SPEAK_AFTER = 600; // milliseconds of rest before a screen reader is told,
  *
  * @param {object} options name, by which pages and tests find it; title; help, how to use it in a sentence;
  *   controls and pictures, arrays of what the functions of controls.js and chart.js returned; further, what stands below
- *   the text, such pictures or a `panel`; redraw, called when the theme changes.
- * @returns {{say: function(string, object)}} `say` sets the text below the picture and, as `root.values`, the numbers.
+ *   the pictures: more of them, or a `panel`; redraw, called when the theme changes.
+ * @returns {{say: function(string, object)}} `say` sets the text above the pictures and, as `root.values`, the numbers.
  */
 function frame(root, { name, title, help, controls, pictures, further = [], redraw }) {
   const heading = uniqueId("title");
@@ -22,8 +22,8 @@ function frame(root, { name, title, help, controls, pictures, further = [], redr
     make("p", { id: heading, class: "dmfkit-x-title" }, title),
     make("p", { class: "dmfkit-x-help" }, help),
     rows(controls),
+    shown, // above the pictures: on a phone these fill the screen, and what the controls do must show beside them
     gallery(pictures),
-    shown,
     further.length ? gallery(further) : "",
     spoken,
   );

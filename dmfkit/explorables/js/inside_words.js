@@ -1,6 +1,6 @@
 // What the reader of Inside the weights is told: the numbers behind the picture, in sentences.
 
-/** The text below the picture; `about` has the settings of the explorable. */
+/** The text above the pictures; `about` has the settings of the explorable. */
 function insideWords(values, most, about) {
   const { n, rank, size } = about;
   const off = values.in_frames ? values.off_in_frames : values.off_in_standard_basis;

@@ -35,7 +35,7 @@ function rateWords({ records, set, stableRates }, depths) {
   return [...said, `The learning rate is too large for depth ${list(fast.map((n) => depths[n]))} to settle near the target, where up to ${limits} is stable: take a smaller one.`];
 }
 
-/** The text below the picture; `ending` is "over", "goal" where the run has come to its step, or empty. */
+/** The text above the pictures; `ending` is "over", "goal" where the run has come to its step, or empty. */
 function raceWords({ race, goal, presents, chosen, moment, depths, d, rank, ending }) {
   const { nObserved, scale, lr } = race.set;
   const parts = [];

@@ -1,0 +1,80 @@
+"""Snapshots of a `SparseCompletion`: what is known of product matrices through thin factors alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dmfkit import spectra
+from dmfkit.errors import InputError
+from dmfkit.factorization import Factorization
+from dmfkit.low_rank import LowRank
+from dmfkit.problems import Problem
+from dmfkit.sampled_products import entries
+from dmfkit.snapshot import Snapshot
+from dmfkit.sparse_completion import SparseCompletion
+
+
+def snapshot_of(problem: Problem, factorization: Factorization) -> Snapshot:
+    """Return the snapshot that suits the problem."""
+    if isinstance(problem, SparseCompletion):
+        return SparseSnapshot(problem, factorization)
+    return Snapshot(problem, factorization)
+
+
+@dataclass(frozen=True)
+class SparseSnapshot(Snapshot):
+    """A batch of factorizations of large matrices; nothing of full size is formed."""
+
+    problem: SparseCompletion
+
+    @property
+    def product(self) -> Tensor:
+        """Refused.
+
+        Raises
+        ------
+        InputError
+            Always: a recorder asked for the matrix itself, which may not fit in memory.
+        """
+        raise InputError(
+            "this recorder needs product matrices in full, which a SparseCompletion never forms: record Loss, "
+            "RelativeError, SingularValues, EffectiveRank or HeldOutError, or use a CompletionTask at a smaller size."
+        )
+
+    @cached_property
+    def low_rank(self) -> LowRank:
+        """Product matrices by their factors."""
+        return LowRank.of(self.factorization)
+
+    @cached_property
+    def mean_square(self) -> Tensor:
+        return self.problem.squares(self.low_rank) * self.problem.loss_scale("mean")
+
+    @cached_property
+    def norm(self) -> Tensor:
+        return self.low_rank.norm()
+
+    @cached_property
+    def relative_error(self) -> Tensor | None:
+        truth = self.problem.truth
+        return None if truth is None else (self.low_rank.minus(truth).norm() / truth.norm()).square()
+
+    @cached_property
+    def singular_values(self) -> Tensor:
+        """Those that can differ from zero, as many as the inner width; ``nan`` for diverged runs."""
+        return spectra.finite_singular_values(self.low_rank.core())
+
+    @cached_property
+    def held_out_rmse(self) -> Tensor | None:
+        test = self.problem.held_out
+        if test is None:
+            return None
+        found = [
+            entries(left, right, test.rows, test.columns)
+            for left, right in zip(self.low_rank.left, self.low_rank.right, strict=True)
+        ]
+        return (torch.stack(found) - test.values).square().mean(dim=-1).sqrt()
