@@ -62,11 +62,16 @@ def machine(device: torch.device) -> dict[str, object]:
     return {
         **run_provenance(device_name(device)),
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": _cores(),
         "threads": torch.get_num_threads(),
         "jax": metadata.version("jax") if find_spec("jax") else None,
         "date": datetime.now(timezone.utc).date().isoformat(),
     }
+
+
+def _cores() -> int:
+    """Cores that this process may use; a process can be bound to fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

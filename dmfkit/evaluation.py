@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -17,8 +16,7 @@ from dmfkit.problems import Problem
 LINE = 64
 
 
-@dataclass(frozen=True)
-class _Plan:
+class _Plan(NamedTuple):
     """The products of one evaluation: operands, place, and where to multiply first if not there.
 
     An operand ``None`` stands for the gradient in the product matrix.
@@ -75,8 +73,9 @@ class Evaluator:
         sizes = [rows * columns for columns, rows in pairwise(widths)]
         self._gapless = torch.empty(0, device=problem.device, dtype=problem.dtype)
         if (
-            problem.device.type == "cpu"
+            keep_product
             and n_runs > 1
+            and problem.device.type == "cpu"
             and all(size * problem.dtype.itemsize % LINE == 0 for size in sizes)
         ):
             self._gapless = self._gapless.new_empty(n_runs * max(sizes))
