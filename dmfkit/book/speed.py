@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from dmfkit.book.speed_targets import TARGETS, reached
 from dmfkit.errors import InputError
 
 # Titles of the groups that are known, and what their rows mean.
@@ -39,63 +39,6 @@ GROUPS = {
     "size": ("Large matrices", "Completion by entries alone: growth with size, ways to compute, and other methods."),
     "all": ("All groups", "What the groups measure when nothing else is said, one after the other."),
 }
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a machine with two cores is meant to reach.
-
-    Attributes
-    ----------
-    text : str
-    group, row : str
-        Where the measured value stands.
-    over : str
-        Row of the same group whose value is divided by it; empty for the value itself.
-    least, most : float, optional
-        What the value must not fall below or exceed.
-    """
-
-    text: str
-    group: str
-    row: str
-    over: str = ""
-    least: float | None = None
-    most: float | None = None
-
-
-_STEP, _AUTOGRAD = "step, depth 3, float64: ", "step, depth 3, float64: autograd through nn.Linear, 1 run"
-TARGETS = (
-    Target("A step, depth 3, against `nn.Linear`, one run", "steps", f"{_STEP}dmfkit, 1 run", _AUTOGRAD, 1.8),
-    Target("the same, per run of a batch of 24", "steps", f"{_STEP}dmfkit, 24 runs", _AUTOGRAD, 5.0),
-    Target("A step, depth 3, against JAX, one run", "steps", f"{_STEP}dmfkit, 1 run", f"{_STEP}JAX, 1 run", 1.0),
-    Target("the same, both in batches of 24", "steps", f"{_STEP}dmfkit, 24 runs", f"{_STEP}JAX, 24 runs", 1.0),
-    *(
-        Target(
-            f"A step, d = 1000, {what}, against JAX",
-            "steps",
-            f"step, d = 1000, {what}: dmfkit",
-            f"step, d = 1000, {what}: JAX",
-            1.0,
-        )
-        for what in ("masked, full width", "masked, compressed", "fully observed, compressed")
-    ),
-    Target(
-        "Share of the rate of batched products, depth 3, in percent",
-        "peak",
-        "share of the rate of torch.bmm: descent, depth 3, 24 runs",
-        least=85.0,
-    ),
-    Target(
-        "Flow to the stop, against `nn.Linear` with GroupRMSprop",
-        "stop",
-        "to the stop, depth 3: dmfkit flow",
-        "to the stop, depth 3: autograd through nn.Linear",
-        60.0,
-    ),
-    Target("Figure 1, flow grid, in seconds", "figure1", "Figure 1, flow grid", most=45.0),
-    Target("Figure 1, descent grid, in seconds", "figure1", "Figure 1, descent grid", most=1080.0),
-)
 
 
 def stored(folder: Path) -> list[dict[str, Any]]:
@@ -158,37 +101,35 @@ def _made(one: Mapping[str, Any]) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["| what | measured | ratio | of |", "|:--|--:|--:|:--|"]
+    compared = any(row["against"] for row in rows)
+    lines = ["| what | measured |" + (" beside it |" if compared else ""), "|:--|:--|" + (":--|" if compared else "")]
     for row in rows:
         value = "not reached" if row["value"] is None else f"{row['value']:.4g} {row['unit']}".strip()
-        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
-        lines.append(f"| {_plain(row['name'])} | {_plain(value)} | {ratio} | {_plain(row['against'])} |")
+        beside = f" {_beside(row)} |" if compared else ""
+        lines.append(f"| {_plain(row['name'])} | {_plain(value)} |{beside}")
     return _stacked(lines)
+
+
+def _beside(row: Mapping[str, Any]) -> str:
+    """Ratio in words; what both names begin with is not said again."""
+    if row["ratio"] is None:
+        return ""
+    prefix = row["name"].partition(": ")[0] + ": "
+    return f"{row['ratio']:.3g} times as much: {_plain(row['against'].removeprefix(prefix))}"
 
 
 def _targets(groups: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = ["| target on two cores | wanted | measured | |", "|:--|--:|--:|:--|"]
+    lines = ["| target on two cores | wanted | measured |", "|:--|:--|:--|"]
     for target in TARGETS:
         wanted = f"at least {target.least:g}" if target.least is not None else f"at most {target.most:g}"
         value = reached(target, groups)
-        if value is None:
-            measured, verdict = "", "not measured"
-        else:
+        found = "not measured"
+        if value is not None:
             low, high = target.least, target.most
             met = (low is None or value >= low) and (high is None or value <= high)
-            measured, verdict = f"{value:.3g}", "met" if met else "**missed**"
-        lines.append(f"| {target.text} | {wanted} | {measured} | {verdict} |")
+            found = f"{value:.3g}, {'met' if met else '**missed**'}"
+        lines.append(f"| {target.text} | {wanted} | {found} |")
     return _stacked(lines)
-
-
-def reached(target: Target, groups: Mapping[str, Mapping[str, Any]]) -> float | None:
-    """What was measured of a target; ``None`` if it was not."""
-    rows = groups.get(target.group, {"rows": ()})["rows"]
-    values = {row["name"]: row["value"] for row in rows}
-    value, over = values.get(target.row), values.get(target.over) if target.over else 1.0
-    if value is None or over is None:
-        return None
-    return over / value if target.over else value
 
 
 def _stacked(lines: Sequence[str]) -> str:
