@@ -94,10 +94,8 @@ def _made(one: Mapping[str, Any]) -> str:
     machine = one["machine"]
     versions = {**json.loads(machine["versions"]), "jax": machine.get("jax")}
     packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    threads = f"{machine['threads']} thread{'s' if machine['threads'] != 1 else ''} of PyTorch"
-    return (
-        f"Measured on {machine['date']}; {machine['cores']} cores, {threads}; commit `{machine['commit']}`; {packages}."
-    )
+    cores = f"{machine['cores']} core{'s' if machine['cores'] != 1 else ''}"
+    return f"Measured on {machine['date']}; {cores}; commit `{machine['commit']}`; {packages}."
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
