@@ -6,8 +6,12 @@ import json
 import math
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -57,14 +61,39 @@ def machine(device: torch.device) -> dict[str, object]:
     """What the rows were measured on."""
     return {
         **run_provenance(device_name(device)),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        "processor": _processor(),
+        "cores": _cores(),
         "threads": torch.get_num_threads(),
+        "jax": metadata.version("jax") if find_spec("jax") else None,
+        "date": datetime.now(timezone.utc).date().isoformat(),
     }
 
 
-def write_json(path: Path, rows: Sequence[Row], device: torch.device) -> None:
+def _cores() -> int:
+    """Cores that this process may use; a process can be bound to fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    """Name of the processor's model, where the system tells it."""
+    known = Path("/proc/cpuinfo")
+    if sys.platform == "linux" and known.exists():
+        for line in known.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def write_json(path: Path, rows: Sequence[Row], device: torch.device, group: str = "") -> None:
     """Write rows and machine, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+    rows : sequence of Row
+    device : torch.device
+    group : str
+        Name of the group that was measured; the book's page has a table for each.
 
     Raises
     ------
@@ -76,7 +105,7 @@ def write_json(path: Path, rows: Sequence[Row], device: torch.device) -> None:
         {name: None if isinstance(item, float) and math.isnan(item) else item for name, item in asdict(row).items()}
         for row in rows
     ]
-    text = json.dumps({"machine": machine(device), "rows": plain}, indent=1, allow_nan=False)
+    text = json.dumps({"group": group, "machine": machine(device), "rows": plain}, indent=1, allow_nan=False)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -119,24 +119,28 @@ def gradient_descent(
     runs = torch.arange(n_runs, device=state.device)
     active = torch.ones(n_runs, dtype=torch.bool, device=state.device)
     gradient, steps = torch.empty_like(state), torch.zeros(n_runs, dtype=torch.int64, device=state.device)
-    first = evaluator.squares(state)
-    squares, diverged = first.clone(), ~active
+    blocks = _blocks(state, gradient, settings.factor_rates, widths)
+    ceiling = BLOW_UP * evaluator.squares(state)
     moments, step = list(enumerate(record_at)), 0
     while len(runs):
-        if moments and moments[0][1] == step:
+        while moments and moments[0][1] == step:
             log.write(moments.pop(0)[0], runs, problem, Factorization(state, widths))
         healthy[runs] = state
         # The pass at the limit tests the loss after the last step and takes no further one.
         until = min(step + BLOCK, moments[0][1] if moments else step + BLOCK, settings.max_steps + 1)
+        began, seen = steps.clone(), []
         while step < until:
             now = evaluator.squares_and_gradient(state, gradient)
-            squares = torch.where(active, now, squares)
-            diverged |= active & ~(now <= BLOW_UP * first)
-            active &= (now >= threshold) & ~diverged
+            seen.append(now)
+            active.logical_and_(now >= threshold).logical_and_(now <= ceiling)
             if step < settings.max_steps:
-                steps += active
-                _step(state, gradient, pace.step_size(gradient) * active, settings, widths)
+                steps.add_(active)
+                _step(blocks, pace.step_size(gradient) * active, settings.weight_decay)
             step += 1
+        # What each run had when it ended, or has now.
+        last = (steps - began).clamp_(max=len(seen) - 1)
+        squares = torch.stack(seen).gather(0, last.unsqueeze(0)).squeeze(0)
+        diverged = ~(squares <= ceiling)
         ended = torch.ones_like(active) if step > settings.max_steps else ~active
         if bool(ended.any()):
             gone = runs[ended]
@@ -153,15 +157,11 @@ def gradient_descent(
             if on_end is not None:
                 on_end(len(gone))
             keep = ~ended
-            runs, state, active, steps, first = (
-                runs[keep],
-                state[keep],
-                active[keep],
-                steps[keep],
-                first[keep],
+            runs, state, active, steps, ceiling, rates = (
+                each[keep] for each in (runs, state, active, steps, ceiling, rates)
             )
-            squares, diverged, rates = squares[keep], diverged[keep], rates[keep]
             gradient = torch.empty_like(state)
+            blocks = _blocks(state, gradient, settings.factor_rates, widths)
             pace.keep(keep)
     lost = out["status"] == int(Status.DIVERGED)
     if bool(lost.any()):
@@ -193,16 +193,23 @@ def _prepare(
     return state, rates, settings.stop / problem.loss_scale(settings.stop_normalisation)
 
 
-def _step(state: Tensor, gradient: Tensor, step_size: Tensor, settings: Descent, widths: tuple[int, ...]) -> None:
+def _blocks(
+    state: Tensor, gradient: Tensor, factor_rates: tuple[float, ...], widths: tuple[int, ...]
+) -> list[tuple[Tensor, Tensor, float]]:
+    """Parts of the state that move at one rate, each with its gradient and the multiplier of the learning rate."""
+    if len(set(factor_rates)) <= 1:  # the rule, and one pass over all factors
+        return [(state, gradient, factor_rates[0] if factor_rates else 1.0)]
+    factors, slopes = split_factors(state, widths), split_factors(gradient, widths)
+    return list(zip(factors, slopes, factor_rates, strict=True))
+
+
+def _step(blocks: list[tuple[Tensor, Tensor, float]], step_size: Tensor, weight_decay: float) -> None:
     """Subtract the gradient, and the weight decay, from the state in place."""
-    multipliers = settings.factor_rates or (1.0,)
-    pairs = zip(split_factors(state, widths), split_factors(gradient, widths), strict=True)
-    # Equal rates are the rule and take one pass over all factors.
-    blocks = [(state, gradient)] if len(set(multipliers)) == 1 else list(pairs)
-    for (weights, slope), multiplier in zip(blocks, multipliers, strict=False):
-        size = (step_size * multiplier).view(-1, *[1] * (weights.ndim - 1))
-        if settings.weight_decay:
-            weights.mul_(1.0 - size * settings.weight_decay)
+    for weights, slope, multiplier in blocks:
+        size = step_size if multiplier == 1.0 else step_size * multiplier
+        size = size.view(-1, *[1] * (weights.ndim - 1))
+        if weight_decay:
+            weights.mul_(1.0 - size * weight_decay)
         weights.addcmul_(slope, size, value=-1.0)
 
 
@@ -222,7 +229,7 @@ class _StepRule:
         norm = torch.linalg.vector_norm(gradient, dim=1)
         self._average.mul_(self._decay).addcmul_(norm, norm, value=1.0 - self._decay)
         root = (self._average / (1.0 - self._decay**self._count)).sqrt_()
-        return self._rates / (root + self._floor)
+        return self._rates / root.add_(self._floor)
 
     def keep(self, mask: Tensor) -> None:
         self._rates, self._average = self._rates[mask], self._average[mask]

@@ -78,7 +78,8 @@ class EntrywiseEvaluator(Evaluator):
             gradients[-1][run] = self._sparse(residual) @ inner[run].mT.contiguous()
             passed[run] = (self._sparse_transposed(residual[self._order]) @ factors[-1][run]).mT
         if len(factors) > 2:
-            self._backward_from_right(factors[:-1], gradients[:-1], passed, runs)
+            for left, right, target in self._backward_from_right(factors[:-1], gradients[:-1], runs):
+                torch.bmm(passed if left is None else left, passed if right is None else right, out=target)
         return torch.stack(squares)
 
     def _inner(self, factors: tuple[Tensor, ...], runs: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from made import make_problem, random_factors
@@ -18,6 +20,10 @@ WIDTHS = [
     (5, 5, 5, 5, 5),
     (4, 6, 3, 5, 7),
     (7, 3, 6, 4, 5, 3),
+    # Every factor begins on a cache line: batches are multiplied at once.
+    (8, 8, 8),
+    (8, 4, 8, 16),
+    (16, 8, 4, 8),
 ]
 
 
@@ -69,6 +75,27 @@ def test_evaluating_fewer_runs_than_the_buffers_hold_gives_the_same(kind):
     two = torch.empty_like(start.state[:2])
     evaluator.squares_and_gradient(start.state[:2], two)
     torch.testing.assert_close(two, out[:2], rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("widths", [(5, 3, 4), (8, 8, 8)])
+def test_tensors_that_come_back_with_other_values_are_evaluated_anew(widths):
+    problem = make_problem("completion", (widths[-1], widths[0]), "mean")
+    first, second = (random_factors(widths, n_runs=2, seed=seed).state for seed in (0, 1))
+    expected = torch.empty_like(second)
+    squares = Evaluator(problem, widths, 2).squares_and_gradient(second, expected)
+    evaluator, state, out = Evaluator(problem, widths, 2), first.clone(), torch.empty_like(first)
+    evaluator.squares_and_gradient(state, out)
+    state.copy_(second)
+    assert torch.equal(evaluator.squares_and_gradient(state, out), squares)
+    assert torch.equal(out, expected)
+
+
+def test_values_off_the_mask_do_not_count():
+    problem = make_problem("completion", (4, 5), "half_sum")
+    product = random_factors((5, 4), n_runs=2).end_to_end()
+    filled = replace(problem, values=problem.values + 7.0 * (1.0 - problem.mask))
+    assert torch.equal(filled.loss(product), problem.loss(product))
+    assert torch.equal(filled.gradient(product), problem.gradient(product))
 
 
 def test_sensing_gradient_is_the_adjoint():

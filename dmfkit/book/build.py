@@ -23,6 +23,7 @@ from dmfkit.book.presets import PAPER, read_preset, with_recompute
 from dmfkit.book.render import render
 from dmfkit.book.repository import Repository, choose_repository, strangers
 from dmfkit.book.scoreboard import scoreboard
+from dmfkit.book.speed import speeds
 from dmfkit.book.stage import parts_of, stage
 from dmfkit.errors import InputError
 
@@ -96,6 +97,7 @@ def _make_pages(layout: Layout, chapters: Sequence[str], preset: str, repository
         "errata": errata(claims),
         "differences": differences(claims),
         "execution": execution_record(executed, preset),
+        "speeds": speeds(layout.root / "benchmarks" / "stored"),
     }
     # Rendering has no steps to count; a line says what the wait is for.
     print("rendering the pages", file=sys.stderr)

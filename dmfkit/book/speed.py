@@ -1,0 +1,140 @@
+"""The tables of speeds, from the files that ``python -m benchmarks NAME --json FILE`` wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from dmfkit.book.speed_targets import TARGETS, reached
+from dmfkit.errors import InputError
+
+# Titles of the groups that are known, and what their rows mean.
+GROUPS = {
+    "steps": (
+        "One step of training",
+        "A step is that of the released code's GroupRMSprop, loss tested; its time is divided by the number of runs in "
+        "the batch. The reference is PyTorch as it is usually written, a stack of `nn.Linear` with automatic "
+        "differentiation and that code's optimiser. JAX compiles a loop around `jax.grad`, and does not test the loss. "
+        "All of them compute the same trajectory. At the larger size it is fixed-step descent: full width, and the "
+        "compressed factorization of Yaras et al. (2023).",
+    ),
+    "peak": (
+        "How much of the time is matrix products",
+        "The machine's rate is that of `torch.bmm` on matrices of the size of the factors, best of several batches. A "
+        "step of gradient descent at depth $N$ is counted as the $3(N-1)$ products that its gradient needs: whatever "
+        "else a step does lowers its share. The products of NumPy and of JAX show whether the processor could do more "
+        "than PyTorch's library makes of it.",
+    ),
+    "stop": (
+        "One run of Figure 1 to its stop",
+        "From the same initial factors to a mean squared residual below $10^{-6}$, each once. Flow and GroupRMSprop "
+        "minimise the mean of squares, as the reference does; fixed-step descent minimises half the sum.",
+    ),
+    "figure1": ("Figure 1, whole grids", "Every run of the two grids of Arora et al. (2019), Figure 1, trained anew."),
+    "workers": ("Workers side by side", "One sweep of gradient flows in one process, and on workers of one thread."),
+    "compression": ("Compressed factorizations", "Steps, and whole runs of the gradient flow to a recovery error."),
+    "size": ("Large matrices", "Completion by entries alone: growth with size, ways to compute, and other methods."),
+    "all": ("All groups", "What the groups measure when nothing else is said, one after the other."),
+}
+
+
+def stored(folder: Path) -> list[dict[str, Any]]:
+    """Read the stored measurements, the latest of every device and group only.
+
+    Raises
+    ------
+    InputError
+        If a file is not what the benchmarks write.
+    """
+    latest: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            one = json.loads(path.read_text(encoding="utf-8"))
+            machine, _ = one["machine"], [(row["name"], row["value"], row["ratio"]) for row in one["rows"]]
+            key = (machine["processor"], machine["device"], one["group"])
+            if key not in latest or machine["date"] >= latest[key]["machine"]["date"]:
+                latest[key] = one
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                f"{path} is not a table of speeds: write it with python -m benchmarks NAME --json {path.name}."
+            ) from None
+    return list(latest.values())
+
+
+def speeds(folder: Path) -> str:
+    """Return the page's tables as MyST: for every device its targets, then its groups in the order of `GROUPS`."""
+    devices: dict[str, dict[str, dict[str, Any]]] = {}
+    for one in stored(folder):
+        machine = one["machine"]
+        title = f"{machine['processor']}, {machine['device']}"
+        devices.setdefault(title, {})[one["group"]] = one
+    parts = []
+    for title, groups in sorted(devices.items()):
+        parts.append(f"## {_plain(title)}")
+        machine = next(iter(groups.values()))["machine"]
+        # The targets are for both of two cores.
+        if machine["cores"] == machine["threads"] == 2 and machine["device"].startswith("CPU"):
+            parts.append(_targets(groups))
+        known = [name for name in GROUPS if name in groups]
+        for name in [*known, *sorted(set(groups) - set(known))]:
+            heading, meaning = GROUPS.get(name, (name.capitalize(), ""))
+            parts += [
+                f"### {heading}",
+                *([meaning] if meaning else []),
+                _made(groups[name]),
+                _table(groups[name]["rows"]),
+            ]
+    return "\n\n".join(parts) if parts else "Nothing has been measured and stored so far."
+
+
+def _made(one: Mapping[str, Any]) -> str:
+    machine = one["machine"]
+    versions = {**json.loads(machine["versions"]), "jax": machine.get("jax")}
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    cores = f"{machine['cores']} core{'s' if machine['cores'] != 1 else ''}"
+    return f"Measured on {machine['date']}; {cores}; commit `{machine['commit']}`; {packages}."
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    compared = any(row["against"] for row in rows)
+    lines = ["| what | measured |" + (" beside it |" if compared else ""), "|:--|:--|" + (":--|" if compared else "")]
+    for row in rows:
+        value = "not reached" if row["value"] is None else f"{row['value']:.4g} {row['unit']}".strip()
+        beside = f" {_beside(row)} |" if compared else ""
+        lines.append(f"| {_plain(row['name'])} | {_plain(value)} |{beside}")
+    return _stacked(lines)
+
+
+def _beside(row: Mapping[str, Any]) -> str:
+    """Ratio in words; what both names begin with is not said again."""
+    if row["ratio"] is None:
+        return ""
+    prefix = row["name"].partition(": ")[0] + ": "
+    return f"{row['ratio']:.3g} times as much: {_plain(row['against'].removeprefix(prefix))}"
+
+
+def _targets(groups: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = ["| target on two cores | wanted | measured |", "|:--|:--|:--|"]
+    for target in TARGETS:
+        wanted = f"at least {target.least:g}" if target.least is not None else f"at most {target.most:g}"
+        value = reached(target, groups)
+        found = "not measured"
+        if value is not None:
+            low, high = target.least, target.most
+            met = (low is None or value >= low) and (high is None or value <= high)
+            found = f"{value:.3g}, {'met' if met else '**missed**'}"
+        lines.append(f"| {target.text} | {wanted} | {found} |")
+    return _stacked(lines)
+
+
+def _stacked(lines: Sequence[str]) -> str:
+    """Table that becomes short entries on a narrow screen."""
+    return "\n".join(["```{table}", ":class: dmfkit-stack", *lines, "```"])
+
+
+def _plain(text: str) -> str:
+    """Text in a cell of a table, shown as it is."""
+    return escape(text, quote=False).replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
