@@ -11,8 +11,8 @@ ONLY ?=
 JOBS ?=
 # Where the sources are published, if not what _config.yml says.
 REPOSITORY ?=
-# Processes for the tests; each uses one thread.
-TEST_JOBS ?= 2
+# Processes for the tests; each uses one thread, and many wait for a browser or a kernel.
+TEST_JOBS ?= 4
 
 bin := .venv/bin
 installed := .venv/.installed
