@@ -185,6 +185,10 @@ class MatrixCompletion(Problem):
         residual = torch.addcmul(self._minus_values, end_to_end, self.mask, out=end_to_end)
         return torch.linalg.vector_norm(residual, dim=(-2, -1)).square_(), residual
 
+    def gradient(self, end_to_end: Tensor) -> Tensor:
+        # Plain operations, which can be differentiated once more; what trains does not come here.
+        return (end_to_end - self.values) * self.mask * self.gradient_scale
+
 
 @dataclass(frozen=True)
 class FullObservation(Problem):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from made import make_problem
 
 from dmfkit import CompletionTask, InputError, RatingsTask, matrix_completion, matrix_sensing, random_low_rank
 from dmfkit.spectra import effective_rank, nuclear_norm, relative_error, singular_values, split_diagonal
@@ -90,3 +91,14 @@ def test_spectral_measures_agree_with_definitions():
     assert on.shape == (2, 3)
     assert off.shape == (2, 12)
     torch.testing.assert_close(on.square().sum() + off.square().sum(), matrix.square().sum())
+
+
+@pytest.mark.parametrize("kind", ["completion", "sensing", "full"])
+def test_the_gradient_can_be_differentiated_and_is_what_training_uses(kind):
+    problem = make_problem(kind, (5, 4), "half_sum")
+    at, along = torch.randn(2, 1, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    value, slope = torch.func.jvp(problem.gradient, (at,), (along,))
+    _, trained = problem.squares_and_residual_gradient(at.clone())
+    torch.testing.assert_close(value, trained * problem.gradient_scale, rtol=0, atol=0)
+    # The gradient is affine.
+    torch.testing.assert_close(slope, problem.gradient(at + along) - value, rtol=1e-12, atol=1e-12)
