@@ -12,7 +12,7 @@ JOBS ?=
 # Where the sources are published, if not what _config.yml says.
 REPOSITORY ?=
 # Processes for the tests; each uses one thread, and many wait for a browser or a kernel.
-TEST_JOBS ?= 4
+TEST_JOBS ?= 3
 
 bin := .venv/bin
 installed := .venv/.installed

@@ -31,7 +31,7 @@ SWEEPS, NUCLEAR_NORMS, TIMINGS = (
 )
 # Seconds of one core that a check should cost, and that it may cost where nothing cheaper can be checked. Dearer ones
 # are only checked where the environment variable DMFKIT_RECHECK is "all".
-BUDGET, MOST = 6.0, 25.0
+BUDGET, MOST = 3.0, 25.0
 # After a divergence the stable learning rate is looked for, with about so many evaluations.
 AFTER_DIVERGENCE = 1000
 

@@ -35,8 +35,18 @@ def render(layout: Layout) -> None:
     if result.returncode != 0 or warnings:
         tail = warnings or text.splitlines()[-LAST_LINES:]
         raise BuildError("\n".join([f"Jupyter Book failed; its log is {log}:", *tail]))
+    _name_icon(work / "_build" / "html" / "index.html")
     _swap(work / "_build" / "html", layout)
     shutil.rmtree(work)
+
+
+def _name_icon(index: Path) -> None:
+    """Say in the page that only leads to the first one which icon the book has.
+
+    A browser that is told of none asks for one at the top of the site, where there is none, and reports an error.
+    """
+    head = '<!doctype html>\n<html lang="en">\n<title>Contents</title>\n<link rel="icon" href="_static/favicon.svg">\n'
+    index.write_text(head + index.read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def _swap(new: Path, layout: Layout) -> None:

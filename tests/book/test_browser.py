@@ -22,8 +22,10 @@ VISITS = (
 )
 # Every width and every theme once: axe takes many seconds for a long page, and its rules look at one or at the other.
 CHECKED_BY_AXE = ((390, "dark"), (1280, "light"))
+# The pages are checked in several parts, which run side by side.
+PARTS = 5
 # The colours of code are those of one style sheet, and a chapter has ten thousand pieces of it: one has them checked.
-CODE_CHECKED, CODE = "notebooks/01_matrix_completion.html", ".highlight pre span"
+CODE_CHECKED, CODE = "notebooks/01_matrix_completion.html", ".highlight pre"
 # Formulas that are not set, and whether the book's own style sheet has come.
 UNSET = "[...document.querySelectorAll('.math')].filter(math => !math.querySelector('mjx-container')).length"
 # How large a pixel of each figure shows. Labels have 12 points, those of legends 11, at 144 dots to the inch.
@@ -45,8 +47,6 @@ def addresses(address, layout, tmp_path_factory):
 
 @pytest.mark.parametrize(("opened", "width", "theme"), VISITS)
 def test_every_page(browser, addresses, layout, pages, opened, width, theme):
-    from axe_playwright_python.sync_playwright import Axe
-
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
     problems = []
     for path in pages:
@@ -57,7 +57,6 @@ def test_every_page(browser, addresses, layout, pages, opened, width, theme):
         found = watch(page, addresses[opened])
         page.goto(addresses[opened] + name, wait_until="load")
         settle(page)
-        # axe itself asks for style sheets at wrong addresses, so what was noted until here counts.
         problems += [(name, problem) for problem in found]
         scroll, visible = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
         if scroll > visible:
@@ -68,13 +67,31 @@ def test_every_page(browser, addresses, layout, pages, opened, width, theme):
             problems.append((name, "formulas that are not set"))
         if not page.evaluate(STYLED):
             problems.append((name, "no style sheet"))
-        if (width, theme) in CHECKED_BY_AXE:
-            checked = None if name == CODE_CHECKED else {"exclude": [[CODE]]}
-            problems += [
-                (name, violation["id"], [node["html"][:200] for node in violation["nodes"][:3]])
-                for violation in Axe().run(page, context=checked).response["violations"]
-                if violation["impact"] in ("serious", "critical")
-            ]
+        page.close()
+    context.close()
+    assert problems == []
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize(("width", "theme"), CHECKED_BY_AXE)
+def test_every_page_is_accessible(browser, address, layout, pages, width, theme, part):
+    from axe_playwright_python.sync_playwright import Axe
+
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+    problems = []
+    for path in pages[part::PARTS]:
+        name = path.relative_to(layout.html).as_posix()
+        if name == "index.html":  # only a redirection to the first page
+            continue
+        page = context.new_page()
+        page.goto(address + name, wait_until="load")
+        settle(page)
+        checked = None if name == CODE_CHECKED else {"exclude": [[CODE]]}
+        problems += [
+            (name, violation["id"], [node["html"][:200] for node in violation["nodes"][:3]])
+            for violation in Axe().run(page, context=checked).response["violations"]
+            if violation["impact"] in ("serious", "critical")
+        ]
         page.close()
     context.close()
     assert problems == []

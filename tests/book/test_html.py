@@ -71,7 +71,10 @@ def parsed(pages):
 
 
 def test_the_first_page_exists_and_every_listed_chapter(layout):
-    assert (layout.html / "index.html").exists()
+    index = (layout.html / "index.html").read_text(encoding="utf-8")
+    assert (layout.html / re.search(r'url=([^"]+)"', index)[1]).exists()
+    # Without one, browsers ask the site for /favicon.ico, and report that it is not there.
+    assert (layout.html / re.search(r'rel="icon" href="([^"]+)"', index)[1]).exists()
     chapters = {path.stem for path in layout.notebooks.glob("*.ipynb")}
     assert {path.stem for path in (layout.html / "notebooks").glob("*.html")} == chapters
 
