@@ -30,9 +30,9 @@ def number_chapters(app: Sphinx, env: BuildEnvironment) -> list[str]:  # noqa: A
     """Number the titles of chapters and what is numbered in them; returns the pages that this concerns."""
     chapters = chapters_by_number(env.found_docs)
     for number, page in chapters.items():
-        # Of the headings, only the title has a number.
-        env.toc_secnumbers[page] = {"": (number,)}
-        title = next(iter(env.tocs[page].findall(nodes.reference)))
+        title, *others = env.tocs[page].findall(nodes.reference)
+        # Of the headings, only the title has a number; what is not named here would have the title's.
+        env.toc_secnumbers[page] = {"": (number,), **{one["anchorname"]: () for one in others}}
         title["secnumber"] = env.titles[page]["secnumber"] = (number,)
     TocTreeCollector().assign_figure_numbers(env)
     return list(chapters.values())

@@ -33,6 +33,12 @@ def chapters(layout):
 def test_a_chapter_has_the_number_of_its_file(chapters):
     titles = {name: article.h1.get_text() for name, article in chapters.items()}
     assert {name: title for name, title in titles.items() if not title.startswith(f"{int(name[:2])}. ")} == {}
+    # Sections have none: the chapter's, once more, would look like one of their own.
+    numbered = {
+        name: [h.get_text() for h in article.select("h2, h3") if h.select(".section-number")]
+        for name, article in chapters.items()
+    }
+    assert not any(numbered.values()), numbered
 
 
 def test_what_is_numbered_has_the_chapters_number(chapters):
