@@ -92,3 +92,14 @@ def test_without_measurements_the_page_says_so_and_a_wrong_file_is_named(tmp_pat
     (tmp_path / "broken.json").write_text('{"rows": []}')
     with pytest.raises(InputError, match=r"broken\.json is not a table of speeds"):
         speeds(tmp_path)
+
+
+def test_the_page_says_how_far_the_products_allow(tmp_path):
+    rate = ("rate of torch.bmm, 100 x 100, float64, best of batches (here 24)", 60.0, "GFLOP/s", "", None)
+    step = ("step, depth 3, float64: autograd through nn.Linear, 1 run", 500.0, "us/run", "", None)
+    write(tmp_path, peak=made("peak", [rate]))
+    assert "at most" not in speeds(tmp_path).partition("### ")[0].replace("| at most", "")
+    write(tmp_path, steps=made("steps", [step]))
+    # Twelve million operations at sixty thousand a microsecond.
+    assert "take 200 µs a run" in speeds(tmp_path)
+    assert "at most 2.5 times faster" in speeds(tmp_path)

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dmfkit.book.speed_targets import TARGETS, reached
+from dmfkit.book.speed_targets import AUTOGRAD, TARGETS, reached
 from dmfkit.errors import InputError
 
 # Titles of the groups that are known, and what their rows mean.
@@ -39,6 +39,9 @@ GROUPS = {
     "size": ("Large matrices", "Completion by entries alone: growth with size, ways to compute, and other methods."),
     "all": ("All groups", "What the groups measure when nothing else is said, one after the other."),
 }
+
+# How the name of the row begins that has the rate of products in batches.
+_RATE = "rate of torch.bmm, 100 x 100, float64"
 
 
 def stored(folder: Path) -> list[dict[str, Any]]:
@@ -77,7 +80,7 @@ def speeds(folder: Path) -> str:
         machine = next(iter(groups.values()))["machine"]
         # The targets are for both of two cores.
         if machine["cores"] == machine["threads"] == 2 and machine["device"].startswith("CPU"):
-            parts.append(_targets(groups))
+            parts += [_targets(groups), *_limit(groups)]
         known = [name for name in GROUPS if name in groups]
         for name in [*known, *sorted(set(groups) - set(known))]:
             heading, meaning = GROUPS.get(name, (name.capitalize(), ""))
@@ -128,6 +131,21 @@ def _targets(groups: Mapping[str, Mapping[str, Any]]) -> str:
             found = f"{value:.3g}, {'met' if met else '**missed**'}"
         lines.append(f"| {target.text} | {wanted} | {found} |")
     return _stacked(lines)
+
+
+def _limit(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How far any engine on the same matrix products could go; nothing where that was not measured."""
+    values = {row["name"]: row["value"] for name in ("steps", "peak") for row in groups.get(name, {"rows": ()})["rows"]}
+    rate = next((value for name, value in values.items() if name.startswith(_RATE)), None)
+    reference = values.get(AUTOGRAD)
+    if not rate or not reference:
+        return []
+    least = 6 * 2 * 100**3 / (1e9 * rate) * 1e6
+    return [
+        f"The six products of a step at depth 3 alone take {least:.3g} µs a run at the rate of `torch.bmm`. What is "
+        f"built on them can be at most {reference / least:.3g} times faster than `nn.Linear` is on this machine, in "
+        "batches too; whoever wants more needs faster products, as JAX has them where its rate below is higher."
+    ]
 
 
 def _stacked(lines: Sequence[str]) -> str:
