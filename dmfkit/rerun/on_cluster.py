@@ -62,13 +62,9 @@ def on_cluster(open_executor: Callable[[int], Executor]) -> JobRunner:
     """
 
     def run(jobs: Sequence[Job], at_once: int) -> Generator[Finished, None, None]:
-        calls = {
-            number: (job.source.read_text(encoding="utf-8"), job.source.name, dict(job.parameters), str(job.folder))
-            for number, job in enumerate(jobs)
-        }
         with (
             open_executor(at_once) as executor,
-            closing(executor.run(execute, {n: (*call, executor.threads) for n, call in calls.items()})) as ended,
+            closing(executor.run(execute, {n: _call(job, executor.threads) for n, job in enumerate(jobs)})) as ended,
             tqdm(total=len(jobs), unit="notebook", desc=executor.description, disable=None) as bar,
         ):
             for number, executed in ended:
@@ -125,6 +121,12 @@ def execute(source: str, name: str, parameters: dict[str, object], folder: str, 
             stop_processes([process])
         notebook = job.target.read_text(encoding="utf-8") if job.target.is_file() else ""
         return Executed(process.returncode, notebook, job.log.read_text(encoding="utf-8", errors="replace"))
+
+
+def _call(job: Job, n_threads: int) -> tuple[str, str, dict[str, object], str, int]:
+    """The arguments of `execute` for a job."""
+    source = job.source.read_text(encoding="utf-8")
+    return source, job.source.name, dict(job.parameters), str(job.folder), n_threads
 
 
 def _bring_home(job: Job, executed: Executed) -> str:
