@@ -84,19 +84,30 @@ def stages_for(step_times_radius: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def chebyshev_step(
-    field: Callable[[Tensor], Tensor], y: Tensor, f: Tensor, h: NDArray[np.float64], stages: NDArray[np.int64]
+    field: Callable[[Tensor], Tensor],
+    y: Tensor,
+    f: Tensor,
+    h: NDArray[np.float64],
+    stages: NDArray[np.int64],
+    room: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Advance every run of a batch by one step of its own size and number of stages.
 
     Parameters
     ----------
     field : callable
-        Right-hand side ``F``; called with the first ``k`` runs, ``(k, n)``, for as long as they have stages left.
+        Right-hand side ``F``; called with the first ``k`` runs, ``(k, n)``, for as long as they have stages left. May
+        return the same memory every time.
     y, f : Tensor of shape (runs, n)
         States and right-hand sides there.
     h : array of shape (runs,)
     stages : array of shape (runs,)
         At least 2 each, in descending order.
+    room : Tensor of shape (3, runs or more, n), optional
+        Memory for the stages, to be overwritten; new memory at every stage costs more than the arithmetic in it.
+    out : Tensor of shape (runs, n), optional
+        Where the new states go.
 
     Returns
     -------
@@ -114,12 +125,13 @@ def chebyshev_step(
     columns = torch.from_numpy(weights).to(y).unsqueeze(3)
     first_slope = torch.from_numpy(h * [table.slope[1] for table in tables]).to(y).unsqueeze(1)
 
-    y_new = torch.empty_like(y)
-    older, newer = y, torch.addcmul(y, f, first_slope)
+    y_new = torch.empty_like(y) if out is None else out
+    room = y.new_empty(3, *y.shape) if room is None else room
+    older, newer = y, torch.addcmul(y, f, first_slope, out=room[1, : len(y)])
     for j in range(2, most + 1):
         k = int(np.count_nonzero(stages >= j))  # the first k runs still have a stage j
         rest, mu, nu, slope, first = columns[j, :, :k].unbind()
-        stage = y[:k] * rest
+        stage = torch.mul(y[:k], rest, out=room[j % 3, :k])
         stage.addcmul_(newer[:k], mu).addcmul_(older[:k], nu)
         stage.addcmul_(field(newer[:k]), slope).addcmul_(f[:k], first)
         done = int(np.count_nonzero(stages > j))

@@ -10,21 +10,18 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from dmfkit.entrywise import evaluator_for
+from dmfkit.cores import cores
+from dmfkit.descent_batch import Batch, Rule, StepRule
 from dmfkit.errors import InputError
-from dmfkit.factorization import Factorization, split_factors
+from dmfkit.factorization import Factorization
 from dmfkit.flow import check_factor_rates, largest_stable_lr
 from dmfkit.problems import Normalisation, Problem, check_stop
 from dmfkit.record import Log, Recorder
 from dmfkit.result import Result, Status, allocate
 
-StepRule = Literal["fixed", "group_rmsprop"]
-
 # Steps between two looks at which runs have ended. Ended runs stand still at once, on the device; they are only taken
 # out of the batch, which needs the host, at the end of a block.
 BLOCK = 50
-# A run whose squared residuals are this many times the initial ones will not come back.
-BLOW_UP = 1e6
 
 
 @dataclass(frozen=True)
@@ -111,58 +108,36 @@ def gradient_descent(
     """
     state, rates, threshold = _prepare(problem, start, settings, lr)
     n_runs, widths = start.n_runs, start.widths
-    evaluator = evaluator_for(problem, widths, n_runs)
     log = Log(record, n_runs, len(record_at))
     out = allocate(n_runs, state.device, state.dtype)
     final, healthy = state.clone(), state.clone()
-    pace = _StepRule(settings.rule, rates)
-    runs = torch.arange(n_runs, device=state.device)
-    active = torch.ones(n_runs, dtype=torch.bool, device=state.device)
-    gradient, steps = torch.empty_like(state), torch.zeros(n_runs, dtype=torch.int64, device=state.device)
-    blocks = _blocks(state, gradient, settings.factor_rates, widths)
-    ceiling = BLOW_UP * evaluator.squares(state)
+    rule = Rule(settings.rule, settings.factor_rates, settings.weight_decay, settings.max_steps)
     moments, step = list(enumerate(record_at)), 0
-    while len(runs):
-        while moments and moments[0][1] == step:
-            log.write(moments.pop(0)[0], runs, problem, Factorization(state, widths))
-        healthy[runs] = state
-        # The pass at the limit tests the loss after the last step and takes no further one.
-        until = min(step + BLOCK, moments[0][1] if moments else step + BLOCK, settings.max_steps + 1)
-        began, seen = steps.clone(), []
-        while step < until:
-            now = evaluator.squares_and_gradient(state, gradient)
-            seen.append(now)
-            active.logical_and_(now >= threshold).logical_and_(now <= ceiling)
-            if step < settings.max_steps:
-                steps.add_(active)
-                _step(blocks, pace.step_size(gradient) * active, settings.weight_decay)
-            step += 1
-        # What each run had when it ended, or has now.
-        last = (steps - began).clamp_(max=len(seen) - 1)
-        squares = torch.stack(seen).gather(0, last.unsqueeze(0)).squeeze(0)
-        diverged = ~(squares <= ceiling)
-        ended = torch.ones_like(active) if step > settings.max_steps else ~active
-        if bool(ended.any()):
-            gone = runs[ended]
-            converged = squares < threshold
-            status = torch.where(
-                diverged,
-                int(Status.DIVERGED),
-                torch.where(converged, int(Status.CONVERGED), int(Status.LIMIT)),
-            )
-            final[gone], out["status"][gone] = state[ended], status[ended]
-            out["n_steps"][gone], out["n_evaluations"][gone] = steps[ended], steps[ended] + 1
-            out["time"][gone] = steps[ended] * rates[ended]
-            out["mean_square"][gone] = squares[ended] * problem.loss_scale("mean")
-            if on_end is not None:
-                on_end(len(gone))
-            keep = ~ended
-            runs, state, active, steps, ceiling, rates = (
-                each[keep] for each in (runs, state, active, steps, ceiling, rates)
-            )
-            gradient = torch.empty_like(state)
-            blocks = _blocks(state, gradient, settings.factor_rates, widths)
-            pace.keep(keep)
+    with cores(problem, widths) as division:
+        batch = Batch(problem, widths, state, rates, threshold, rule, division)
+        while len(batch.runs):
+            while moments and moments[0][1] == step:
+                log.write(moments.pop(0)[0], batch.runs, problem, Factorization(batch.state, widths))
+            healthy[batch.runs] = batch.state
+            # The pass at the limit tests the loss after the last step and takes no further one.
+            until = min(step + BLOCK, moments[0][1] if moments else step + BLOCK, settings.max_steps + 1)
+            squares = batch.advance(step, until)
+            step = until
+            ended = torch.ones_like(batch.active) if step > settings.max_steps else ~batch.active
+            if bool(ended.any()):
+                gone = batch.runs[ended]
+                status = torch.where(
+                    ~(squares <= batch.ceiling),
+                    int(Status.DIVERGED),
+                    torch.where(squares < threshold, int(Status.CONVERGED), int(Status.LIMIT)),
+                )
+                final[gone], out["status"][gone] = batch.state[ended], status[ended]
+                out["n_steps"][gone], out["n_evaluations"][gone] = batch.steps[ended], batch.steps[ended] + 1
+                out["time"][gone] = batch.steps[ended] * batch.rates[ended]
+                out["mean_square"][gone] = squares[ended] * problem.loss_scale("mean")
+                if on_end is not None:
+                    on_end(len(gone))
+                batch.keep(~ended)
     lost = out["status"] == int(Status.DIVERGED)
     if bool(lost.any()):
         out["stable_lr"][lost] = largest_stable_lr(
@@ -191,45 +166,3 @@ def _prepare(
     values = list(lr) if lr is not None else [settings.lr] * start.n_runs
     rates = torch.tensor(values, dtype=state.dtype, device=state.device)
     return state, rates, settings.stop / problem.loss_scale(settings.stop_normalisation)
-
-
-def _blocks(
-    state: Tensor, gradient: Tensor, factor_rates: tuple[float, ...], widths: tuple[int, ...]
-) -> list[tuple[Tensor, Tensor, float]]:
-    """Parts of the state that move at one rate, each with its gradient and the multiplier of the learning rate."""
-    if len(set(factor_rates)) <= 1:  # the rule, and one pass over all factors
-        return [(state, gradient, factor_rates[0] if factor_rates else 1.0)]
-    factors, slopes = split_factors(state, widths), split_factors(gradient, widths)
-    return list(zip(factors, slopes, factor_rates, strict=True))
-
-
-def _step(blocks: list[tuple[Tensor, Tensor, float]], step_size: Tensor, weight_decay: float) -> None:
-    """Subtract the gradient, and the weight decay, from the state in place."""
-    for weights, slope, multiplier in blocks:
-        size = step_size if multiplier == 1.0 else step_size * multiplier
-        size = size.view(-1, *[1] * (weights.ndim - 1))
-        if weight_decay:
-            weights.mul_(1.0 - size * weight_decay)
-        weights.addcmul_(slope, size, value=-1.0)
-
-
-class _StepRule:
-    """Step size of every run, from its rate and, for GroupRMSprop, the gradients seen so far."""
-
-    def __init__(self, rule: StepRule, rates: Tensor, decay: float = 0.99, floor: float = 1e-4) -> None:
-        self._adaptive = rule == "group_rmsprop"
-        self._rates, self._decay, self._floor = rates, decay, floor
-        self._average = torch.zeros_like(rates)
-        self._count = 0
-
-    def step_size(self, gradient: Tensor) -> Tensor:
-        if not self._adaptive:
-            return self._rates
-        self._count += 1
-        norm = torch.linalg.vector_norm(gradient, dim=1)
-        self._average.mul_(self._decay).addcmul_(norm, norm, value=1.0 - self._decay)
-        root = (self._average / (1.0 - self._decay**self._count)).sqrt_()
-        return self._rates / root.add_(self._floor)
-
-    def keep(self, mask: Tensor) -> None:
-        self._rates, self._average = self._rates[mask], self._average[mask]

@@ -8,6 +8,7 @@ from torch import Tensor
 from dmfkit.evaluation import AnyEvaluator, Evaluator
 from dmfkit.factorization import split_factors
 from dmfkit.problems import MatrixCompletion, Problem
+from dmfkit.products import Products
 from dmfkit.sampled_products import csr_tensor, row_starts
 from dmfkit.sparse_completion import SparseCompletion
 from dmfkit.sparse_evaluation import SparseEvaluator
@@ -20,25 +21,31 @@ SPARSE_SHARE = 0.1
 SPARSE_WIDTH = 100
 
 
-def evaluator_for(problem: Problem, widths: tuple[int, ...], n_runs: int) -> AnyEvaluator:
-    """Return the cheaper evaluator: entry by entry for sparse completion by thin factors on a CPU, else dense.
+def evaluates_entries(problem: Problem, widths: tuple[int, ...]) -> bool:
+    """Return whether the residual is formed entry by entry: for sparse completion by thin factors on a CPU.
 
-    A problem that keeps its entries alone is always evaluated entry by entry.
-
-    Raises
-    ------
-    InputError
-        If such a problem meets a single factor, which is the matrix itself.
+    A problem that keeps its entries alone is always evaluated so.
     """
-    if isinstance(problem, SparseCompletion):
-        return SparseEvaluator(problem, widths)
-    if (
+    return isinstance(problem, SparseCompletion) or (
         isinstance(problem, MatrixCompletion)
         and problem.device.type == "cpu"
         and len(widths) > 2
         and max(widths[1:-1]) <= SPARSE_WIDTH
         and problem.n_observations < SPARSE_SHARE * problem.mask.numel()
-    ):
+    )
+
+
+def evaluator_for(problem: Problem, widths: tuple[int, ...], n_runs: int) -> AnyEvaluator:
+    """Return the cheaper evaluator: entry by entry, see `evaluates_entries`, else dense.
+
+    Raises
+    ------
+    InputError
+        If a problem that keeps its entries alone meets a single factor, which is the matrix itself.
+    """
+    if isinstance(problem, SparseCompletion):
+        return SparseEvaluator(problem, widths)
+    if isinstance(problem, MatrixCompletion) and evaluates_entries(problem, widths):
         return EntrywiseEvaluator(problem, widths, n_runs)
     return Evaluator(problem, widths, n_runs)
 
@@ -50,8 +57,10 @@ class EntrywiseEvaluator(Evaluator):
     observed entries as a sparse matrix, and only ``R B^T`` and ``A^T R`` are formed from it.
     """
 
-    def __init__(self, problem: MatrixCompletion, widths: tuple[int, ...], n_runs: int) -> None:
-        super().__init__(problem, widths, n_runs, keep_product=False)
+    def __init__(
+        self, problem: MatrixCompletion, widths: tuple[int, ...], n_runs: int, *, products: Products | None = None
+    ) -> None:
+        super().__init__(problem, widths, n_runs, keep_product=False, products=products)
         rows, columns = problem.mask.nonzero(as_tuple=True)
         self._shape = (problem.mask.shape[0], problem.mask.shape[1])
         self._columns, self._starts = columns, row_starts(rows, self._shape[0])
@@ -78,15 +87,18 @@ class EntrywiseEvaluator(Evaluator):
             gradients[-1][run] = self._sparse(residual) @ inner[run].mT.contiguous()
             passed[run] = (self._sparse_transposed(residual[self._order]) @ factors[-1][run]).mT
         if len(factors) > 2:
-            for left, right, target in self._backward_from_right(factors[:-1], gradients[:-1], runs):
-                torch.bmm(passed if left is None else left, passed if right is None else right, out=target)
+            there = self.products.operand(passed)
+            for step in self._backward_from_right(factors[:-1], gradients[:-1], runs):
+                self._multiply(self._laid_out(*step), there)
         return torch.stack(squares)
 
     def _inner(self, factors: tuple[Tensor, ...], runs: int) -> Tensor:
         """Product of all factors but the last, ``(runs, h, d_in)``."""
         done = factors[0]
         for index in range(1, len(factors) - 1):
-            done = torch.bmm(factors[index], done, out=self._kept[index][:runs])
+            target = self._kept[index][:runs]
+            self._multiply(self._laid_out(factors[index], done, target))
+            done = target
         return done
 
     def _residual(self, last: Tensor, inner: Tensor) -> Tensor:

@@ -11,20 +11,30 @@ from torch import Tensor
 
 from dmfkit.factorization import split_factors
 from dmfkit.problems import Problem
+from dmfkit.products import TURN, Operand, Products, products_for
 
-# Bytes of a cache line.
-LINE = 64
+# Plans that an evaluator remembers: descent has one pair of tensors, the flow a few, for each number of runs.
+MOST_PLANS = 64
+
+
+class _Step(NamedTuple):
+    """One product: operands and place; an operand ``None`` stands for the gradient in the product matrix.
+
+    What is to be turned is copied to `right` first.
+    """
+
+    left: Operand | None
+    right: Operand | None
+    target: Operand
+    turned: Operand | None
 
 
 class _Plan(NamedTuple):
-    """The products of one evaluation: operands, place, and where to multiply first if not there.
+    """The products of one evaluation."""
 
-    An operand ``None`` stands for the gradient in the product matrix.
-    """
-
-    forward: tuple[tuple[Tensor, Tensor, Tensor], ...]
+    forward: tuple[_Step, ...]
     product: Tensor
-    backward: tuple[tuple[Tensor | None, Tensor | None, Tensor, Tensor | None], ...]
+    backward: tuple[_Step, ...]
 
 
 class AnyEvaluator(Protocol):
@@ -52,10 +62,21 @@ class Evaluator:
     n_runs : int
     keep_product : bool
         Whether to make a buffer for the product matrix.
+    products : Products, optional
+        The library that multiplies; the one for the problem's device if not given.
     """
 
-    def __init__(self, problem: Problem, widths: tuple[int, ...], n_runs: int, *, keep_product: bool = True) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        widths: tuple[int, ...],
+        n_runs: int,
+        *,
+        keep_product: bool = True,
+        products: Products | None = None,
+    ) -> None:
         self.problem = problem
+        self.products = products or products_for(problem.device)
         self.widths = widths
         self.gradient_scale = problem.gradient_scale
         self._from_left = keep_product and widths[0] > widths[-1]
@@ -70,16 +91,11 @@ class Evaluator:
         self._kept, self._passed = buffers(), buffers()
         if keep_product:
             self._product = torch.empty(n_runs, high, wide, device=problem.device, dtype=problem.dtype)
-        sizes = [rows * columns for columns, rows in pairwise(widths)]
-        self._gapless = torch.empty(0, device=problem.device, dtype=problem.dtype)
-        if (
-            keep_product
-            and n_runs > 1
-            and problem.device.type == "cpu"
-            and all(size * problem.dtype.itemsize % LINE == 0 for size in sizes)
-        ):
-            self._gapless = self._gapless.new_empty(n_runs * max(sizes))
-        self._planned: tuple[Tensor, Tensor, _Plan] | None = None
+        largest = max(rows * columns for columns, rows in pairwise((widths[0], *widths)))
+        self._room_to_turn = torch.empty(0, device=problem.device, dtype=problem.dtype)
+        if self.products.turns:
+            self._room_to_turn = self._room_to_turn.new_empty(n_runs * largest)
+        self._plans: dict[tuple[int, int, int], _Plan] = {}
 
     def squares(self, state: Tensor) -> Tensor:
         """Sum of squared residuals, ``(runs,)``, without the gradient."""
@@ -89,18 +105,16 @@ class Evaluator:
     def squares_and_gradient(self, state: Tensor, out: Tensor) -> Tensor:
         """Sum of squared residuals, ``(runs,)``; the gradient of the loss goes to `out`, shaped as `state`."""
         plan = self._plan(state, out)
-        for left, right, target in plan.forward:
-            torch.bmm(left, right, out=target)
+        for step in plan.forward:
+            self._multiply(step)
         if not plan.forward:
             plan.product.copy_(state.view_as(plan.product))
         squares, gradient = self.problem.squares_and_residual_gradient(plan.product)
         if self.gradient_scale != 1.0:
             gradient = gradient.mul_(self.gradient_scale)
-        for first, second, target, gapless in plan.backward:
-            place = target if gapless is None else gapless
-            torch.bmm(gradient if first is None else first, gradient if second is None else second, out=place)
-            if gapless is not None:
-                target.copy_(gapless)
+        there = self.products.operand(gradient)
+        for step in plan.backward:
+            self._multiply(step, there)
         if not plan.backward:
             out.copy_(gradient.view_as(out))
         return squares
@@ -109,33 +123,43 @@ class Evaluator:
         product = self._product[:runs]
         if len(factors) == 1:
             return product.copy_(factors[0])
-        for left, right, target in self._forward_products(factors, runs):
-            torch.bmm(left, right, out=target)
+        for step in self._forward_products(factors, runs):
+            self._multiply(self._laid_out(*step))
         return product
 
     def _plan(self, state: Tensor, out: Tensor) -> _Plan:
         """All products with their operands; descent comes back with the same tensors, and finds them laid out."""
-        if self._planned is None or self._planned[0] is not state or self._planned[1] is not out:
-            runs = state.shape[0]
+        runs = state.shape[0]
+        key = (state.data_ptr(), out.data_ptr(), runs)
+        if key not in self._plans:
             factors, gradients = split_factors(state, self.widths), split_factors(out, self.widths)
-            forward = tuple(self._forward_products(factors, runs)) if len(factors) > 1 else ()
+            forward = self._forward_products(factors, runs) if len(factors) > 1 else ()
             follow = self._backward_from_left if self._from_left else self._backward_from_right
-            backward = tuple(
-                (left, right, target, self._in_one(target)) for left, right, target in follow(factors, gradients, runs)
+            if len(self._plans) == MOST_PLANS:
+                self._plans.clear()
+            # A plan holds its operands, so that no other tensor can come to lie at their addresses.
+            self._plans[key] = _Plan(
+                tuple(self._laid_out(*step) for step in forward),
+                self._product[:runs],
+                tuple(self._laid_out(*step) for step in follow(factors, gradients, runs)),
             )
-            self._planned = (state, out, _Plan(forward, self._product[:runs], backward))
-        return self._planned[2]
+        return self._plans[key]
 
-    def _in_one(self, target: Tensor) -> Tensor | None:
-        """Where to multiply first, before the product is copied to `target`; ``None`` for `target` itself.
+    def _multiply(self, step: _Step, gradient: Operand = None) -> None:
+        left, right, target, turned = step
+        if turned is not None:
+            right[...] = turned  # type: ignore[index]
+        self.products.multiply(gradient if left is None else left, gradient if right is None else right, out=target)
 
-        PyTorch multiplies a batch at once only into memory without gaps between the runs, else run by run. The numbers
-        are the same to the bit where every matrix begins on a cache line; elsewhere the last digits may depend on the
-        place in memory, and `target` is the place.
-        """
-        if target.is_contiguous() or not self._gapless.numel():
-            return None
-        return self._gapless[: target.numel()].view(target.shape)
+    def _laid_out(self, left: Tensor | None, right: Tensor | None, target: Tensor) -> _Step:
+        """One product as the library sees it."""
+        operand = self.products.operand
+        turned = None
+        if self.products.turns and right is not None and right.stride(-1) > 1 and right[0].numel() >= TURN:
+            turned, right = operand(right), self._room_to_turn[: right.numel()].view(right.shape)
+        return _Step(
+            None if left is None else operand(left), None if right is None else operand(right), operand(target), turned
+        )
 
     def _forward_products(self, factors: tuple[Tensor, ...], runs: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Operands and places of the products that form the product matrix, in their order."""

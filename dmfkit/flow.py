@@ -8,6 +8,7 @@ Every run of a batch has its own step, number of stages and spectral radius.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,12 +17,13 @@ import torch
 from torch import Tensor
 
 from dmfkit.chebyshev import STAGE_FACTOR, chebyshev_step, stages_for
+from dmfkit.cores import cores
 from dmfkit.entrywise import evaluator_for
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization, split_factors
 from dmfkit.problems import Normalisation, Problem, check_stop
 from dmfkit.record import Log, Recorder
-from dmfkit.result import Result, Status, allocate
+from dmfkit.result import Result, Status, allocate, joined
 
 MAX_STAGES = 400
 # Accepted steps after which the spectral radius is estimated anew (a rejected step asks for it at once).
@@ -113,10 +115,23 @@ def gradient_flow(
     if start.shape != problem.shape:
         raise InputError(f"the factorization gives {start.shape} matrices, but the problem asks for {problem.shape}.")
     check_factor_rates(factor_rates, start.depth)
-    integration = Integration(problem, start, settings, record, record_at, factor_rates, on_end)
-    while integration.running:
-        integration.advance()
-    return integration.result()
+    lock = threading.Lock()
+
+    def count(runs: int) -> None:
+        if on_end is not None:
+            with lock:  # parts end side by side
+                on_end(runs)
+
+    with cores(problem, start.widths) as division:
+
+        def integrate(state: Tensor) -> Result:
+            part = Factorization(state, start.widths)
+            integration = Integration(problem, part, settings, record, record_at, factor_rates, count)
+            while integration.running and not division.stop.is_set():
+                integration.advance()
+            return integration.result()
+
+        return joined(division.map(integrate, start.state.tensor_split(division.parts(start.n_runs))))
 
 
 def check_factor_rates(factor_rates: Sequence[float], depth: int) -> None:
@@ -182,6 +197,9 @@ class Integration:
         self.y = state.clone()
         self.f, self.squares = self._field(self.y)
         self.direction = self.f.clone()
+        # Memory that every step uses again: the next `y` and `f`, three stages, and the right-hand side at one.
+        self.spare = {"y": torch.empty_like(state), "f": torch.empty_like(state)}
+        self.room, self.slope = state.new_empty(3, *state.shape), torch.empty_like(state)
         # Scalars of the runs live on the host: they steer the integration.
         self.run = np.arange(n_runs)
         self.t, self.h, self.radius, self.sharpest = (np.zeros(n_runs) for _ in range(4))
@@ -211,8 +229,8 @@ class Integration:
         if not np.array_equal(order, np.arange(len(order))):
             self._keep(order)
             h, stages = h[order], stages[order]
-        y_new = chebyshev_step(lambda y: self._field(y)[0], self.y, self.f, h, stages)
-        f_new, squares_new = self._field(y_new)
+        y_new = chebyshev_step(self._stage_field, self.y, self.f, h, stages, self.room, self.spare["y"])
+        f_new, squares_new = self._field(y_new, self.spare["f"])
         self.evaluations += stages
         error = self._error(h, y_new, f_new)
         finite = np.isfinite(error)
@@ -222,8 +240,11 @@ class Integration:
         self._record(h, accepted, y_new, f_new, end)
         self._update(h, error, accepted, y_new, f_new, squares_new, end)
 
-    def _field(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        f = torch.empty_like(y)
+    def _stage_field(self, y: Tensor) -> Tensor:
+        return self._field(y, self.slope[: len(y)])[0]
+
+    def _field(self, y: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        f = torch.empty_like(y) if out is None else out
         squares = self.evaluator.squares_and_gradient(y, f)
         f.neg_()
         return (f if self.rates is None else f.mul_(self.rates)), squares
@@ -238,7 +259,8 @@ class Integration:
     def _error(self, h: np.ndarray, y_new: Tensor, f_new: Tensor) -> np.ndarray:
         """Local error relative to what is allowed, Eq (3.1) of Sommeijer, Shampine & Verwer (1998)."""
         step = self._device(h).unsqueeze(1)
-        estimate = (self.f + f_new).mul_(0.4 * step).add_(self.y, alpha=0.8).sub_(y_new, alpha=0.8)
+        estimate = torch.add(self.f, f_new, out=self.room[0, : len(y_new)]).mul_(0.4 * step)
+        estimate.add_(self.y, alpha=0.8).sub_(y_new, alpha=0.8)
         size = torch.maximum(self._size(self.y), self._size(y_new))
         allowed = self.settings.atol + self.settings.rtol * size
         return self._host(torch.linalg.vector_norm(estimate, dim=1) / allowed)
@@ -314,6 +336,7 @@ class Integration:
             y_new[self._device(rows)] = self._interpolate(rows, h, end[rows], y_new, f_new)
             squares_new[self._device(rows)] = self.evaluator.squares(y_new[self._device(rows)].contiguous())
         if accepted.all():  # nearly always: then nothing has to be copied
+            self.spare = {"y": self.y, "f": self.f}
             self.y, self.f, self.squares = y_new, f_new, squares_new
         else:
             took = self._device(accepted).unsqueeze(1)
@@ -366,7 +389,11 @@ class Integration:
     def _keep(self, rows: np.ndarray) -> None:
         """Reorder or reduce the batch to `rows`."""
         index = self._device(rows)
-        for name in ("y", "f", "squares", "direction"):
+        for name, spare in self.spare.items():
+            now = getattr(self, name)
+            setattr(self, name, torch.index_select(now, 0, index, out=spare[: len(rows)]))
+            self.spare[name] = now[: len(rows)]
+        for name in ("squares", "direction"):
             setattr(self, name, getattr(self, name)[index])
         for name in (
             *("run", "t", "h", "radius", "sharpest", "last_error", "last_h"),
@@ -390,7 +417,8 @@ class Integration:
         direction = torch.where(norm > 0, direction / norm, torch.full_like(direction, y.shape[1] ** -0.5))
         estimate, open_rows = np.zeros(len(rows)), np.ones(len(rows), dtype=bool)
         for _ in range(RADIUS_ITERATIONS):
-            image, _ = self._field(torch.addcmul(y, direction, reach))
+            beside = torch.addcmul(y, direction, reach, out=self.room[0, : len(rows)])
+            image = self._stage_field(beside)
             image.sub_(f).div_(reach)
             length = torch.linalg.vector_norm(image, dim=1, keepdim=True)
             found = self._host(length[:, 0])

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dmfkit.entrywise import EntrywiseEvaluator
 from dmfkit.evaluation import Evaluator
 from dmfkit.problems import MatrixCompletion, Problem
+from dmfkit.products import BY_TORCH
 
 
 def full_count(d: int, depth: int) -> int:
@@ -35,7 +36,7 @@ def printed_count(d: int, depth: int, rank_bound: int) -> int:
 def counted(problem: Problem, widths: tuple[int, ...]) -> int:
     """Multiplications in the matrix products that one evaluation really runs, counted as it runs."""
     state = torch.zeros(1, sum(a * b for a, b in pairwise(widths)), dtype=problem.dtype)
-    evaluator = Evaluator(problem, widths, 1)
+    evaluator = Evaluator(problem, widths, 1, products=BY_TORCH)  # whose products the counter sees
     with FlopCounterMode(display=False) as counter:
         evaluator.squares_and_gradient(state, torch.empty_like(state))
     return counter.get_total_flops() // 2
@@ -44,7 +45,7 @@ def counted(problem: Problem, widths: tuple[int, ...]) -> int:
 def counted_entrywise(problem: MatrixCompletion, widths: tuple[int, ...]) -> int:
     """The same for the evaluation entry by entry: its three sparse products take ``|Omega|`` times the inner width."""
     state = torch.zeros(1, sum(a * b for a, b in pairwise(widths)), dtype=problem.dtype)
-    evaluator = EntrywiseEvaluator(problem, widths, 1)
+    evaluator = EntrywiseEvaluator(problem, widths, 1, products=BY_TORCH)
     with FlopCounterMode(display=False) as counter:
         evaluator.squares_and_gradient(state, torch.empty_like(state))
     # The counter takes the two products with sparse matrices for dense ones, and does not know the third.

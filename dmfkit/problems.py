@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from dmfkit.errors import InputError
+from dmfkit.products import sum_of_squares
 
 Normalisation = Literal["half_sum", "mean"]
 
@@ -183,7 +184,7 @@ class MatrixCompletion(Problem):
     def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
         # One pass over the matrix; the same to the bit as the masked difference, since the mask holds zeros and ones.
         residual = torch.addcmul(self._minus_values, end_to_end, self.mask, out=end_to_end)
-        return torch.linalg.vector_norm(residual, dim=(-2, -1)).square_(), residual
+        return sum_of_squares(residual), residual
 
     def gradient(self, end_to_end: Tensor) -> Tensor:
         # Plain operations, which can be differentiated once more; what trains does not come here.
@@ -200,7 +201,11 @@ class FullObservation(Problem):
 
     def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
         residual = end_to_end.sub_(self.values)
-        return torch.linalg.vector_norm(residual, dim=(-2, -1)).square_(), residual
+        return sum_of_squares(residual), residual
+
+    def gradient(self, end_to_end: Tensor) -> Tensor:
+        # As for completion: can be differentiated once more.
+        return (end_to_end - self.values) * self.gradient_scale
 
 
 @dataclass(frozen=True)
@@ -229,8 +234,13 @@ class MatrixSensing(Problem):
         # One matrix product over the batch each way; the m measurement matrices are never copied per run.
         flat = self.measurements.flatten(start_dim=1)
         residual = torch.addmm(self.values, end_to_end.flatten(start_dim=1), flat.mT, beta=-1)
-        gradient = (residual @ flat).view_as(end_to_end)
-        return torch.linalg.vector_norm(residual, dim=-1).square_(), gradient
+        return sum_of_squares(residual), (residual @ flat).view_as(end_to_end)
+
+    def gradient(self, end_to_end: Tensor) -> Tensor:
+        # As for completion: can be differentiated once more.
+        flat = self.measurements.flatten(start_dim=1)
+        residual = torch.addmm(self.values, end_to_end.flatten(start_dim=1), flat.mT, beta=-1)
+        return (residual @ flat).view_as(end_to_end) * self.gradient_scale
 
 
 def random_low_rank(shape: tuple[int, int], rank: int, seed: int, target_norm: float | None = None) -> Tensor:

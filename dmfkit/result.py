@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -88,3 +89,26 @@ def allocate(n_runs: int, device: torch.device, dtype: torch.dtype) -> dict[str,
         for name in ("time", "mean_square", "stable_lr")
     }
     return {**whole, **real}
+
+
+def joined(results: Sequence[Result]) -> Result:
+    """Return one batch of the runs of several, in their order; what one of them did not record is ``nan``."""
+    names = dict.fromkeys(name for result in results for name in result.records)
+    shapes = {name: result.records[name] for result in results for name in result.records}
+    records = {
+        name: torch.cat(
+            [
+                result.records[name]
+                if name in result.records
+                else shapes[name].new_full((len(result.status), *shapes[name].shape[1:]), torch.nan)
+                for result in results
+            ]
+        )
+        for name in names
+    }
+    columns = ("status", "n_steps", "n_evaluations", "time", "mean_square", "stable_lr")
+    return Result(
+        Factorization(torch.cat([result.factorization.state for result in results]), results[0].factorization.widths),
+        **{name: torch.cat([getattr(result, name) for result in results]) for name in columns},
+        records=records,
+    )

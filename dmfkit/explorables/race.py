@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from dmfkit.descent import BLOW_UP
+from dmfkit.descent_batch import BLOW_UP
 from dmfkit.errors import InputError
 from dmfkit.explorables.explorable import Explorable
 from dmfkit.factorization import full_widths

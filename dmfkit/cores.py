@@ -1,0 +1,88 @@
+"""How training uses a processor's cores: parts of a batch side by side, or every product on all of them.
+
+PyTorch's operations and OpenBLAS's products have threads of their own, which wait for work by spinning. Side by side
+they take the cores from each other: a step of 1 ms was seen to take 8. So only one of the two has them: OpenBLAS where
+single products are large, PyTorch where the loss is formed by its own products, and neither where parts of a batch are
+trained side by side.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+from threadpoolctl import ThreadpoolController
+
+from dmfkit.entrywise import evaluates_entries
+from dmfkit.problems import MatrixSensing, Problem
+
+# Multiplications in an evaluation of a part below which handing it to a thread costs more than it brings.
+PART_WORK = 4_000_000
+# Multiplications in a product from which OpenBLAS spreads it well over the cores.
+LARGE_PRODUCT = 8_000_000
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+class Cores:
+    """What `cores` gives: how many parts of a batch are to be trained side by side, and threads for them."""
+
+    def __init__(self, most: int, work: int, pool: ThreadPoolExecutor) -> None:
+        self._most, self._work, self._pool = most, work, pool
+        self.stop = threading.Event()
+
+    def parts(self, n_runs: int) -> int:
+        """How many parts of a batch of `n_runs` runs are worth a thread each."""
+        return max(1, min(self._most, n_runs, n_runs * self._work // PART_WORK))
+
+    def map(self, function: Callable[[Given], Made], given: Sequence[Given]) -> list[Made]:
+        """Call a function for everything that is given, side by side.
+
+        A long function should look at `stop`, which is set when this is interrupted.
+        """
+        if len(given) == 1:
+            return [function(given[0])]
+        try:
+            return list(self._pool.map(function, given))
+        except BaseException:
+            self.stop.set()
+            raise
+
+
+@contextmanager
+def cores(problem: Problem, widths: tuple[int, ...]) -> Iterator[Cores]:
+    """Divide the cores for training factorizations of these widths, and take the division back afterwards."""
+    number = torch.get_num_threads()
+    if problem.device.type != "cpu" or number == 1:
+        with ThreadPoolExecutor(1) as pool:
+            yield Cores(1, 0, pool)
+        return
+    first, *others = widths
+    products = [first * columns * rows for columns, rows in pairwise(others)]
+    large = max(products, default=0) >= LARGE_PRODUCT
+    # Sparse products, and those with the measurements of sensing.
+    by_torch = isinstance(problem, MatrixSensing) or evaluates_entries(problem, widths)
+    side_by_side = not (large or by_torch)
+    try:
+        if not by_torch:
+            torch.set_num_threads(1)
+        with (
+            _libraries().limit(limits=1 if by_torch or side_by_side else None, user_api="blas"),
+            ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        ):
+            yield Cores(number if side_by_side else 1, 3 * sum(products), pool)
+    finally:
+        torch.set_num_threads(number)
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    """The libraries with threads that are loaded; looking for them takes milliseconds."""
+    return ThreadpoolController()

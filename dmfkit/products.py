@@ -1,0 +1,63 @@
+"""Which library multiplies batches of matrices, and sums squares: NumPy's on a CPU, PyTorch's on other devices.
+
+NumPy's wheels bring OpenBLAS, which has kernels for small matrices on every processor that has AVX-512 (see
+`dmfkit.processor`); PyTorch's bring MKL, which uses them on Intel's processors only. NumPy also multiplies every matrix
+of a batch by itself, so that a run's numbers do not depend on the batch it is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# A tensor as a library sees it.
+Operand = Any
+
+# From this many entries on, a second operand that is stored by columns is first copied row by row: OpenBLAS's kernels
+# for small matrices are a third slower on it (25 us against 2.5 + 16 at 100 x 100), while tiny products cost no more
+# than the copy.
+TURN = 2500
+# OpenBLAS's inner products wait for a second thread above this length, which takes longer than they do.
+ONE_THREAD = 10_000
+
+
+class Products(NamedTuple):
+    """A library's batched product ``multiply(left, right, out=target)``, and how it sees a tensor.
+
+    `turns` says whether second operands that are stored by columns are copied first.
+    """
+
+    multiply: Callable[..., object]
+    operand: Callable[[Tensor], Operand]
+    tensor: Callable[[Operand], Tensor]
+    turns: bool
+
+
+BY_NUMPY = Products(np.matmul, Tensor.numpy, torch.from_numpy, turns=True)
+BY_TORCH = Products(torch.bmm, lambda tensor: tensor, lambda operand: operand, turns=False)
+
+
+def products_for(device: torch.device) -> Products:
+    """Return the library for a device; it depends on nothing else, so that the same machine gives the same digits."""
+    return BY_NUMPY if device.type == "cpu" else BY_TORCH
+
+
+def sum_of_squares(values: Tensor) -> Tensor:
+    """Sum of squares of everything but the first dimension, ``(runs,)``."""
+    if products_for(values.device) is BY_TORCH:
+        return torch.linalg.vector_norm(values.flatten(start_dim=1), dim=1).square()
+    runs = values.shape[0]
+    pieces = values.numpy().reshape(runs, _pieces(values.numel() // max(runs, 1)), -1)
+    sums = np.vecdot(pieces, pieces)
+    return torch.from_numpy(sums[:, 0] if sums.shape[1] == 1 else sums.sum(axis=1))
+
+
+@lru_cache
+def _pieces(length: int) -> int:
+    """Least number of equal pieces, each short enough for one thread."""
+    return next(number for number in range(max(1, -(-length // ONE_THREAD)), length + 1) if length % number == 0)

@@ -1,0 +1,177 @@
+"""Training on several cores: the same numbers to the bit, and nothing left changed."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+from threadpoolctl import threadpool_info
+
+from dmfkit import (
+    CompletionTask,
+    Descent,
+    Factorization,
+    Flow,
+    RelativeError,
+    full_widths,
+    gradient_descent,
+    gradient_flow,
+    initialise,
+)
+from dmfkit.cores import cores
+from dmfkit.products import BY_NUMPY, BY_TORCH, ONE_THREAD, sum_of_squares
+from dmfkit.result import joined
+
+TASK = CompletionTask(d=60, rank=2, n_observed=900)
+WIDTHS = full_widths(TASK.shape, 3)
+SCALES = [10.0**-k for k in range(1, 13)]
+
+
+@pytest.fixture
+def threads():
+    """Set the number of PyTorch's threads, and set it back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def blas_threads():
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def start():
+    return initialise("gaussian", WIDTHS, SCALES, range(len(SCALES)))
+
+
+def assert_same(one, other):
+    assert torch.equal(one.factorization.state, other.factorization.state)
+    for name in ("status", "n_steps", "n_evaluations", "time", "mean_square"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+    for name, value in one.records.items():
+        torch.testing.assert_close(other.records[name], value, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(("rule", "lr"), [("fixed", 2e-3), ("group_rmsprop", 0.2)])
+def test_descent_gives_the_same_numbers_on_any_number_of_cores(threads, rule, lr):
+    settings = Descent(lr=lr, rule=rule, stop=1e-2, max_steps=420)
+    results = []
+    for number in (1, 2, 3):
+        threads(number)
+        ended = []
+        results.append(
+            gradient_descent(
+                TASK.problem(),
+                start(),
+                settings,
+                record=(RelativeError(),),
+                record_at=(0, 7, 200),
+                on_end=ended.append,
+            )
+        )
+        assert sum(ended) == len(SCALES)
+        assert torch.get_num_threads() == number
+    assert len(set(results[0].n_steps.tolist())) > 1, "some runs should end early"
+    for other in results[1:]:
+        assert_same(results[0], other)
+
+
+def test_the_flow_gives_the_same_numbers_on_any_number_of_cores(threads):
+    results = []
+    for number in (1, 2, 3):
+        threads(number)
+        ended = []
+        results.append(
+            gradient_flow(
+                TASK.problem(),
+                start(),
+                Flow(stop=1e-3, max_evaluations=160),
+                record=(RelativeError(),),
+                record_at=(0.0, 0.05, 5.0),
+                on_end=ended.append,
+            )
+        )
+        assert sum(ended) == len(SCALES)
+    for other in results[1:]:
+        assert_same(results[0], other)
+
+
+def test_a_run_computes_the_same_alone_and_in_a_batch():
+    settings = Descent(lr=2e-3, stop=1e-3, max_steps=120)
+    batch = gradient_descent(TASK.problem(), start(), settings)
+    alone = gradient_descent(TASK.problem(), Factorization(start().state[3:4], WIDTHS), settings)
+    assert torch.equal(batch.factorization.state[3:4], alone.factorization.state)
+
+
+def test_threads_are_given_where_they_are_worth_it_and_set_back(threads):
+    threads(2)
+    before = blas_threads()
+    small, large = full_widths((20, 20), 2), full_widths((250, 250), 2)
+    for d, widths, parts in ((60, WIDTHS, 2), (20, small, 1), (250, large, 1)):
+        with cores(CompletionTask(d=d, rank=2, n_observed=d * d // 2).problem(), widths) as division:
+            assert division.parts(2 if d != 60 else 12) == parts
+            assert torch.get_num_threads() == 1
+            if d != 250:
+                assert blas_threads() == {1}
+            else:
+                assert blas_threads() == before
+        assert torch.get_num_threads() == 2
+        assert blas_threads() == before
+
+
+def test_an_error_in_a_part_stops_the_others_and_is_raised(threads):
+    threads(2)
+    with cores(TASK.problem(), WIDTHS) as division:
+
+        def work(part):
+            if part == 0:
+                raise KeyboardInterrupt
+            began = time.perf_counter()
+            while not division.stop.is_set():
+                assert time.perf_counter() - began < 60
+                time.sleep(0.01)
+
+        with pytest.raises(KeyboardInterrupt):
+            division.map(work, (0, 1))
+    assert torch.get_num_threads() == 2
+
+
+def test_runs_of_several_results_stand_together():
+    problem, settings = TASK.problem(), Flow(horizon=0.1)
+    first = gradient_flow(problem, Factorization(start().state[:1], WIDTHS), settings)
+    second = gradient_flow(
+        problem, Factorization(start().state[1:3], WIDTHS), settings, record=(RelativeError(),), record_at=(0.0,)
+    )
+    both = joined([first, second])
+    assert both.factorization.n_runs == len(both.n_steps) == 3
+    assert torch.isnan(both.records["relative_error"][:1]).all()
+    assert torch.equal(both.records["relative_error"][1:], second.records["relative_error"])
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 5), (2, 100, 101), (1, ONE_THREAD + 1, 2)])
+def test_sums_of_squares_are_right(shape):
+    values = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(sum_of_squares(values), values.square().sum(dim=(1, 2)), rtol=1e-13, atol=0)
+    torch.testing.assert_close(
+        sum_of_squares(values[:, 1:]), values[:, 1:].square().sum(dim=(1, 2)), rtol=1e-13, atol=0
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_two_libraries_multiply_alike(dtype):
+    left, right = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    for first, second in ((left, right), (left.mT, right), (left, right.mT)):
+        products = []
+        for library in (BY_NUMPY, BY_TORCH):
+            out = torch.empty(4, 9, 9, dtype=dtype)
+            library.multiply(library.operand(first), library.operand(second), out=library.operand(out))
+            products.append(out)
+        torch.testing.assert_close(products[0], products[1])
+
+
+def test_training_leaves_no_thread_behind(threads):
+    threads(2)
+    before = set(threading.enumerate())
+    gradient_descent(TASK.problem(), start(), Descent(max_steps=60))
+    assert set(threading.enumerate()) == before
