@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from benchmarks import compiled
 from benchmarks.clock import step_seconds
@@ -23,57 +25,80 @@ def rows(task: CompletionTask, depths: Sequence[int], runs: int, device: torch.d
     A step at depth ``N`` is counted as the ``3 (N - 1)`` products that its gradient needs, nothing else.
     """
     d = task.d
-    ways: dict[str, Callable[[int], object]] = {f"products {size}": _products(d, size, device) for size in BATCHES}
-    operations = {f"products {size}": 2.0 * d**3 * size for size in BATCHES}
+    ways: dict[tuple[str, int], Callable[[int], object]] = {
+        (name, size): way(d, size, device) for name, way in _libraries(device).items() for size in BATCHES
+    }
+    operations: dict[tuple[str, int], float] = {(name, size): 2.0 * d**3 * size for name, size in ways}
     problem = task.problem().to(device)
+    steps = []
     for depth in depths:
         for size in (1, runs):
             start = initialise("gaussian", full_widths(task.shape, depth), [1e-3] * size, range(size), device=device)
-            name = f"descent, depth {depth}, {size} run{'s' if size > 1 else ''}"
-            ways[name] = lambda steps, start=start: gradient_descent(  # type: ignore[misc]
+            steps.append((f"descent, depth {depth}, {size} run{'s' if size > 1 else ''}", size))
+            ways[steps[-1]] = lambda steps, start=start: gradient_descent(  # type: ignore[misc]
                 problem, start, Descent(lr=1e-6, stop=0.0, max_steps=steps)
             )
-            operations[name] = 2.0 * full_count(d, depth) * size
-    others = _others(d)
-    operations |= dict.fromkeys(others, 2.0 * d**3)
-    seconds = step_seconds({**ways, **others}, repeats, "rates")
-    rates = {name: operations[name] / seconds[name] / 1e9 for name in operations}
-    products = {size: rates[f"products {size}"] for size in BATCHES}
-    best = max(products, key=lambda size: products[size])
-    found = [Row(f"rate of torch.bmm, {d} x {d}, float64, best of batches (here {best})", products[best], "GFLOP/s")]
-    for name in list(ways)[len(BATCHES) :]:
-        found += [
-            Row(f"rate of {name}", rates[name], "GFLOP/s"),
-            Row(f"share of the rate of torch.bmm: {name}", 100.0 * rates[name] / products[best], "%"),
-        ]
-    return [*found, *(Row(f"rate of {name}, {d} x {d}, float64", rates[name], "GFLOP/s") for name in others)]
-
-
-def _others(d: int) -> dict[str, Callable[[int], object]]:
-    """Products by other libraries: whether the machine could do more than PyTorch's library makes of it."""
-    generator = np.random.default_rng(0)
-    left, right = (generator.standard_normal((d, d)) / d**0.5 for _ in range(2))
-    out = np.empty_like(left)
-
-    def numpy_way(steps: int) -> object:
-        for _ in range(steps):
-            np.matmul(left, right, out=out)
-        return out
-
-    ways: dict[str, Callable[[int], object]] = {"numpy.matmul": numpy_way}
+            operations[steps[-1]] = 2.0 * full_count(d, depth) * size
     if compiled.available():
-        ways["products compiled by JAX"] = compiled.multiplier(left, right)
-    return ways
+        left, right = (tensor[0].cpu().numpy() for tensor in _operands(d, 1, device))
+        ways["products compiled by JAX", 1] = compiled.multiplier(left, right)
+        operations["products compiled by JAX", 1] = 2.0 * d**3
+    named = {f"{name}, {size}": way for (name, size), way in ways.items()}
+    seconds = step_seconds(named, repeats, "rates")
+    rates = {key: operations[key] / seconds[f"{key[0]}, {key[1]}"] / 1e9 for key in operations}
+    found, best = [], {}
+    for name in (*_libraries(device), *(["products compiled by JAX"] if compiled.available() else [])):
+        best[name], size = max((rate, size) for (way, size), rate in rates.items() if way == name)
+        found.append(Row(f"rate of {name}, {d} x {d}, float64, best of batches (here {size})", best[name], "GFLOP/s"))
+    for key in steps:
+        found.append(Row(f"rate of {key[0]}", rates[key], "GFLOP/s"))
+        found += [
+            Row(f"share of the rate of {name}: {key[0]}", 100.0 * rates[key] / best[name], "%")
+            for name in _libraries(device)
+        ]
+    return found
 
 
-def _products(d: int, size: int, device: torch.device) -> Callable[[int], object]:
+def _libraries(device: torch.device) -> dict[str, Callable[[int, int, torch.device], Callable[[int], object]]]:
+    """Ways to multiply batches on a device."""
+    return {"torch.bmm": _by_torch, **({"numpy.matmul on all cores": _by_numpy} if device.type == "cpu" else {})}
+
+
+def _operands(d: int, size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn(size, d, d, generator=generator, dtype=torch.float64).to(device) for _ in range(2))
+    left, right = (torch.randn(size, d, d, generator=generator, dtype=torch.float64) for _ in range(2))
+    return (left / d**0.5).to(device), right.to(device)
+
+
+def _by_torch(d: int, size: int, device: torch.device) -> Callable[[int], object]:
+    left, right = _operands(d, size, device)
     out = torch.empty_like(left)
 
     def way(steps: int) -> object:
         for _ in range(steps):
             torch.bmm(left, right, out=out)
         return out
+
+    return way
+
+
+def _by_numpy(d: int, size: int, device: torch.device) -> Callable[[int], object]:
+    """Every core multiplies a batch of its own, as many in all as there are in one; OpenBLAS has no threads then."""
+    operands = [tensor.numpy() for tensor in _operands(d, size, device)]
+    number = min(torch.get_num_threads(), size)
+    parts = [
+        (left, right, np.empty_like(left))
+        for left, right in zip(*(np.array_split(operand, number) for operand in operands), strict=True)
+    ]
+
+    def way(steps: int) -> object:
+        def multiply(part: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+            left, right, out = part
+            for _ in range(steps):
+                np.matmul(left, right, out=out)
+
+        with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(number) as threads:
+            list(threads.map(multiply, parts))
+        return parts
 
     return way

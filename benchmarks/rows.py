@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_info
 
 from dmfkit.errors import InputError
 from dmfkit.provenance import device_name, run_provenance
@@ -64,9 +65,18 @@ def machine(device: torch.device) -> dict[str, object]:
         "processor": _processor(),
         "cores": _cores(),
         "threads": torch.get_num_threads(),
+        "kernels": _kernels(),
         "jax": metadata.version("jax") if find_spec("jax") else None,
         "date": datetime.now(timezone.utc).date().isoformat(),
     }
+
+
+def _kernels() -> str | None:
+    """For which processors the kernels of NumPy's OpenBLAS are, or None where NumPy has another library."""
+    for library in threadpool_info():
+        if library["internal_api"] == "openblas" and "numpy" in library["filepath"]:
+            return f"OpenBLAS {library['version']}, {library['architecture']}"
+    return None
 
 
 def _cores() -> int:

@@ -56,7 +56,7 @@ def test_the_page_shows_every_stored_row_and_its_machine():
 
 
 def test_the_page_says_what_is_missed_met_and_unmeasured(tmp_path):
-    share = "share of the rate of torch.bmm: descent, depth 3, 24 runs"
+    share = "share of the rate of numpy.matmul on all cores: descent, depth 3, 24 runs"
     flow, reference = "to the stop, depth 3: dmfkit flow", "to the stop, depth 3: autograd through nn.Linear"
     rows = [(reference, 70.0, "s", "", None), (flow, 1.0, "s", reference, 70.0)]
     write(tmp_path, peak=made("peak", [(share, 50.0, "%", "", None)]), stop=made("stop", rows))
