@@ -13,7 +13,7 @@ from dmfkit.entrywise import evaluator_for
 from dmfkit.evaluation import AnyEvaluator
 from dmfkit.factorization import split_factors
 from dmfkit.problems import MatrixSensing, Problem
-from dmfkit.products import Operand, Products, products_for, sum_of_squares
+from dmfkit.products import Operand, Products, products_for, quiet_overflow, sum_of_squares
 
 StepRule = Literal["fixed", "group_rmsprop"]
 
@@ -101,7 +101,8 @@ class Batch:
         self.ceiling = torch.full_like(rates, torch.inf)
         self._evaluators: list[tuple[int, AnyEvaluator]] = []
         self._lay_out()
-        squares = [part.evaluator.squares(part.state) for part in self._parts]
+        with quiet_overflow():
+            squares = [part.evaluator.squares(part.state) for part in self._parts]
         self.ceiling.copy_(BLOW_UP * torch.cat(squares))
 
     def keep(self, mask: Tensor) -> None:
@@ -120,7 +121,8 @@ class Batch:
         """
 
         def train(lane: int) -> list[Tensor]:
-            return [_train(part, self.rule, step, until) for part in self._parts[lane :: self._n_lanes]]
+            with quiet_overflow():
+                return [_train(part, self.rule, step, until) for part in self._parts[lane :: self._n_lanes]]
 
         done = self.cores.map(train, range(self._n_lanes))
         history = torch.cat([done[i % self._n_lanes][i // self._n_lanes] for i in range(len(self._parts))], dim=1)

@@ -91,10 +91,10 @@ class Evaluator:
         self._kept, self._passed = buffers(), buffers()
         if keep_product:
             self._product = torch.empty(n_runs, high, wide, device=problem.device, dtype=problem.dtype)
-        largest = max(rows * columns for columns, rows in pairwise((widths[0], *widths)))
-        self._room_to_turn = torch.empty(0, device=problem.device, dtype=problem.dtype)
-        if self.products.turns:
-            self._room_to_turn = self._room_to_turn.new_empty(n_runs * largest)
+        # Second operands on the way back are factors and, from the right, partial products.
+        turned = [columns * rows for columns, rows in pairwise(widths)] + [width * wide for width in inner]
+        room = n_runs * max(turned) if self.products.turns else 0
+        self._room_to_turn = torch.empty(room, device=problem.device, dtype=problem.dtype)
         self._plans: dict[tuple[int, int, int], _Plan] = {}
 
     def squares(self, state: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from dmfkit.entrywise import evaluator_for
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization, split_factors
 from dmfkit.problems import Normalisation, Problem, check_stop
+from dmfkit.products import quiet_overflow
 from dmfkit.record import Log, Recorder
 from dmfkit.result import Result, Status, allocate, joined
 
@@ -216,6 +217,7 @@ class Integration:
     def result(self) -> Result:
         return Result(Factorization(self.final, self.widths), records=self.log.data, **self.out)
 
+    @quiet_overflow()
     def advance(self) -> None:
         """Try one step in every run."""
         self._estimate_radius()

@@ -47,6 +47,11 @@ def products_for(device: torch.device) -> Products:
     return BY_NUMPY if device.type == "cpu" else BY_TORCH
 
 
+def quiet_overflow() -> np.errstate:
+    """Keep NumPy from warning of numbers that grow too large; runs that diverge are found by their loss."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 def sum_of_squares(values: Tensor) -> Tensor:
     """Sum of squares of everything but the first dimension, ``(runs,)``."""
     if products_for(values.device) is BY_TORCH:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from dmfkit import (
     Factorization,
     Flow,
     RelativeError,
+    Status,
     full_widths,
     gradient_descent,
     gradient_flow,
@@ -102,6 +104,15 @@ def test_a_run_computes_the_same_alone_and_in_a_batch():
     batch = gradient_descent(TASK.problem(), start(), settings)
     alone = gradient_descent(TASK.problem(), Factorization(start().state[3:4], WIDTHS), settings)
     assert torch.equal(batch.factorization.state[3:4], alone.factorization.state)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_diverging_run_is_no_warning(threads, number):
+    threads(number)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = gradient_descent(TASK.problem(), start(), Descent(lr=1e3, max_steps=100))
+    assert Status.DIVERGED in result.status.tolist()
 
 
 def test_threads_are_given_where_they_are_worth_it_and_set_back(threads):

@@ -20,10 +20,10 @@ WIDTHS = [
     (5, 5, 5, 5, 5),
     (4, 6, 3, 5, 7),
     (7, 3, 6, 4, 5, 3),
-    # Every factor begins on a cache line: batches are multiplied at once.
-    (8, 8, 8),
-    (8, 4, 8, 16),
-    (16, 8, 4, 8),
+    # Second operands of more than 2500 entries are turned before they are multiplied.
+    (50, 60, 55),
+    (60, 55, 51, 50),
+    (60, 4, 130, 4, 60),
 ]
 
 
