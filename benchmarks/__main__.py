@@ -157,7 +157,8 @@ def size(
     json: Json = None,
 ) -> None:
     """Sparse completion: growth of time and memory, ways to compute, and recovery beside other methods."""
-    _show("size", _size(d, rank, per_row, repeats, part), torch.device("cpu"), json)
+    name = "size" if part == "all" else part
+    _show(name, _size(d, rank, per_row, repeats, part), torch.device("cpu"), json)
 
 
 def _size(d: int = 4000, rank: int = 5, per_row: int = 50, repeats: int = 5, part: str = "all") -> list[Row]:

@@ -50,6 +50,11 @@ def _peak(one: Callable[[], None]) -> int:
     return _status("VmHWM")
 
 
+def largest_so_far() -> int | None:
+    """Largest resident memory of this process, in bytes; None where the system does not tell."""
+    return _status("VmHWM") if Path("/proc/self/status").is_file() else None
+
+
 def _status(name: str) -> int:
     """A quantity of memory in the process's own status, in bytes."""
     found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy.sparse import coo_array
 
+from benchmarks.memory import largest_so_far
 from benchmarks.rows import Row, compared
 from benchmarks.soft_impute import soft_impute
 from dmfkit.flow import Flow, gradient_flow
@@ -23,9 +24,9 @@ DEPTH, LAYER_SCALE, DISCREPANT_RATE = 3, 1e-3, 0.01
 # Of the mean square of the entries: where our flows end.
 STOP = 1e-10
 MAX_EVALUATIONS = 20_000
-# Alternating least squares ends after so many rounds; its ridge penalties are relative to the mean square of the
-# entries, because the package's default is meant for ratings.
-ROUNDS, RIDGES = 40, (1e-7, 1e-3, 1e-1)
+# Alternating least squares ends after so many rounds, about as long as the flows take on a large matrix; its ridge
+# penalties are relative to the mean square of the entries, because the package's default is meant for ratings.
+ROUNDS, RIDGES = 300, (1e-7, 1e-3, 1e-1)
 SHARES = tuple(float(share) for share in np.geomspace(0.5, 1e-3, 10))
 
 
@@ -41,7 +42,10 @@ class Completed:
 
 def rows(problem: SparseCompletion, rank: int) -> list[Row]:
     """Seconds, held-out error and iterations of every method, with the true rank and with twice as much."""
-    found: list[Row] = []
+    found: list[Row] = [
+        Row("rows, and columns", problem.size[0], ""),
+        Row("observed entries", problem.n_observations, ""),
+    ]
     first: Row | None = None
     for label, method in methods(problem, rank).items():
         done = method()
@@ -52,7 +56,9 @@ def rows(problem: SparseCompletion, rank: int) -> list[Row]:
             Row(f"{label}: held-out error", held_out_error(problem, done.matrix), ""),
             Row(f"{label}: {done.unit}", done.count, ""),
         ]
-    return found
+    # Of the whole process, the other methods included.
+    peak = largest_so_far()
+    return found if peak is None else [*found, Row("peak memory of the process", peak / 1e9, "GB")]
 
 
 def methods(problem: SparseCompletion, rank: int) -> dict[str, Callable[[], Completed]]:

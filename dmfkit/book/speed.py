@@ -37,6 +37,17 @@ GROUPS = {
     "workers": ("Workers side by side", "One sweep of gradient flows in one process, and on workers of one thread."),
     "compression": ("Compressed factorizations", "Steps, and whole runs of the gradient flow to a recovery error."),
     "size": ("Large matrices", "Completion by entries alone: growth with size, ways to compute, and other methods."),
+    "growth": ("Large matrices: growth", "Time and memory of a step of completion by entries alone."),
+    "products": (
+        "Large matrices: products",
+        "Ways to form the residuals at the observed entries, and gradients from them.",
+    ),
+    "recovery": (
+        "Large matrices: recovery",
+        "A matrix of low rank from few of its entries, by flows of factorizations, and by what one would take instead: "
+        "alternating least squares of the package cmfrec, and soft-impute. Errors are squared, relative to the squared "
+        "norm, on entries that no method saw. Of soft-impute the estimate is shown that is best on them.",
+    ),
     "all": ("All groups", "What the groups measure when nothing else is said, one after the other."),
 }
 
