@@ -6,13 +6,15 @@ import importlib.metadata
 import time
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cvxpy as cp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dmfkit.errors import InputError, SolverError
+
+if TYPE_CHECKING:
+    import cvxpy as cp
 
 # Those of CVXPY's solvers that take semidefinite programs of this size, by their names in CVXPY and on PyPI.
 _PACKAGES = {"SCS": "scs", "CLARABEL": "clarabel", "MOSEK": "mosek", "COPT": "coptpy", "CVXOPT": "cvxopt"}
@@ -99,6 +101,8 @@ def minimum_nuclear_norm(
     The dual problem is to maximise <Y, values> over Y supported on the observed entries with spectral norm at
     most 1 (Candès and Recht, Foundations of Computational Mathematics 9, 2009).
     """
+    import cvxpy as cp  # takes as long to load as PyTorch does, and most chapters need none of it
+
     observed, where = _check(values, mask)
     installed = [name for name in _PACKAGES if name in cp.installed_solvers()]
     if solver not in installed:
@@ -154,6 +158,8 @@ def _check(values: ArrayLike, mask: ArrayLike) -> tuple[NDArray[np.float64], NDA
 
 
 def _solve(problem: cp.Problem, solver: str, options: dict[str, Any]) -> None:
+    import cvxpy as cp
+
     try:
         with warnings.catch_warnings():
             # "Solution may be inaccurate": its status is not "optimal", which is an error below.
