@@ -63,6 +63,17 @@ TARGETS = (
     ),
     Target("Figure 1, flow grid, in seconds", "figure1", "Figure 1, flow grid", most=45.0),
     Target("Figure 1, descent grid, in seconds", "figure1", "Figure 1, descent grid", most=1080.0),
+    Target("Time of a sparse step, exponent in entries", "growth", "step, exponent in entries", most=1.1),
+    *(
+        Target(
+            f"Peak memory of {what}, against entries and factors, d = 32,000",
+            "growth",
+            "entries and factors, d = 32000",
+            f"peak memory, {what}, d = 32000",
+            most=2.0,
+        )
+        for what in ("descent", "flow")
+    ),
 )
 
 
