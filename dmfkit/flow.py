@@ -217,7 +217,6 @@ class Integration:
     def result(self) -> Result:
         return Result(Factorization(self.final, self.widths), records=self.log.data, **self.out)
 
-    @quiet_overflow()
     def advance(self) -> None:
         """Try one step in every run."""
         self._estimate_radius()
@@ -245,6 +244,7 @@ class Integration:
     def _stage_field(self, y: Tensor) -> Tensor:
         return self._field(y, self.slope[: len(y)])[0]
 
+    @quiet_overflow()
     def _field(self, y: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         f = torch.empty_like(y) if out is None else out
         squares = self.evaluator.squares_and_gradient(y, f)

@@ -19,6 +19,7 @@ from torch import Tensor
 from dmfkit.entrywise import evaluator_for
 from dmfkit.errors import InputError, SolverError
 from dmfkit.problems import Problem
+from dmfkit.products import quiet_overflow
 
 # So that a state of zeros, which stays, has an error of zero.
 TINY = 1e-300
@@ -38,6 +39,7 @@ class CountedField:
         self.n_evaluations = 0
         self._evaluator = evaluator_for(problem, widths, 1)
 
+    @quiet_overflow()
     def __call__(self, state: Tensor) -> Tensor:
         """Velocity of the factors at `state`, both ``(n_parameters,)``."""
         self.n_evaluations += 1

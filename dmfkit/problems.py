@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from dmfkit.errors import InputError
-from dmfkit.products import sum_of_squares
+from dmfkit.products import quiet_overflow, sum_of_squares
 
 Normalisation = Literal["half_sum", "mean"]
 
@@ -136,7 +136,8 @@ class Problem(ABC):
 
     def loss(self, end_to_end: Tensor, normalisation: Normalisation | None = None) -> Tensor:
         """Loss ``(runs,)`` at `end_to_end` of shape ``(runs, d, d_in)``."""
-        return self.squares_and_residual_gradient(end_to_end.clone())[0] * self.loss_scale(normalisation)
+        with quiet_overflow():
+            return self.squares_and_residual_gradient(end_to_end.clone())[0] * self.loss_scale(normalisation)
 
     def gradient(self, end_to_end: Tensor) -> Tensor:
         """Gradient of the problem's own loss in the end-to-end matrix, ``(runs, d, d_in)``."""

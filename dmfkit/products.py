@@ -1,8 +1,8 @@
 """Which library multiplies batches of matrices, and sums squares: NumPy's on a CPU, PyTorch's on other devices.
 
-NumPy's wheels bring OpenBLAS, which has kernels for small matrices on every processor that has AVX-512 (see
-`dmfkit.processor`); PyTorch's bring MKL, which uses them on Intel's processors only. NumPy also multiplies every matrix
-of a batch by itself, so that a run's numbers do not depend on the batch it is in.
+NumPy's wheels bring OpenBLAS, which multiplies small matrices with AVX-512 on every processor that has it; PyTorch's
+bring MKL, which does so on Intel's processors only. NumPy also multiplies every matrix of a batch by itself, so that a
+run's numbers do not depend on the batch it is in.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def products_for(device: torch.device) -> Products:
 
 
 def quiet_overflow() -> np.errstate:
-    """Keep NumPy from warning of numbers that grow too large; runs that diverge are found by their loss."""
+    """Keep NumPy from warning of numbers that grow too large; runs that diverge are found by their loss.
+
+    For blocks of steps and single evaluations; within a step it would cost as much as a small product.
+    """
     return np.errstate(over="ignore", invalid="ignore")
 
 
