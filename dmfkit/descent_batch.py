@@ -72,6 +72,7 @@ class Batch:
     runs : Tensor of shape (k,), int64
         Numbers of the runs.
     state : Tensor of shape (k, n_parameters)
+        Overwritten, and what it views too.
     rates : Tensor of shape (k,)
         Learning rates.
     steps : Tensor of shape (k,), int64
@@ -93,7 +94,7 @@ class Batch:
         cores: Cores,
     ) -> None:
         self.problem, self.widths, self.rule, self.cores = problem, widths, rule, cores
-        self.state, self.rates = state, rates
+        self.state, self.rates, self._gradient = state, rates, torch.empty_like(state)
         self.runs = torch.arange(len(state), device=state.device)
         self.steps = torch.zeros_like(self.runs)
         self.active = torch.ones_like(self.runs, dtype=torch.bool)
@@ -107,8 +108,12 @@ class Batch:
 
     def keep(self, mask: Tensor) -> None:
         """Let only these runs go on."""
-        for name in ("runs", "state", "rates", "steps", "active", "floor", "ceiling", "average"):
+        for name in ("runs", "rates", "steps", "active", "floor", "ceiling", "average"):
             setattr(self, name, getattr(self, name)[mask])
+        # In place: evaluators remember where they have multiplied, and would keep the memory of every earlier batch.
+        left = len(self.runs)
+        self.state[:left] = self.state[mask]
+        self.state, self._gradient = self.state[:left], self._gradient[:left]
         self._lay_out()
 
     def advance(self, step: int, until: int) -> Tensor:
@@ -135,7 +140,7 @@ class Batch:
     def _lay_out(self) -> None:
         """Divide the runs into parts, and the parts among threads."""
         n_runs = len(self.runs)
-        gradient, by = torch.empty_like(self.state), products_for(self.state.device)
+        by = products_for(self.state.device)
         self._n_lanes, n_parts = self._divided(n_runs)
         size = -(-n_runs // n_parts)
         self._parts = []
@@ -148,13 +153,13 @@ class Batch:
                     by=by,
                     evaluator=self._evaluator(number % self._n_lanes, size),
                     state=self.state[part],
-                    gradient=gradient[part],
+                    gradient=self._gradient[part],
                     active=by.operand(self.active[part]),
                     floor=by.operand(self.floor[part]),
                     ceiling=by.operand(self.ceiling[part]),
                     rates=by.operand(self.rates[part]),
                     average=by.operand(self.average[part]),
-                    blocks=_blocks(self.state[part], gradient[part], self.rule.factor_rates, self.widths),
+                    blocks=_blocks(self.state[part], self._gradient[part], self.rule.factor_rates, self.widths),
                 )
             )
 

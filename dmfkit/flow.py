@@ -337,13 +337,11 @@ class Integration:
             rows = np.flatnonzero(converged)
             y_new[self._device(rows)] = self._interpolate(rows, h, end[rows], y_new, f_new)
             squares_new[self._device(rows)] = self.evaluator.squares(y_new[self._device(rows)].contiguous())
-        if accepted.all():  # nearly always: then nothing has to be copied
-            self.spare = {"y": self.y, "f": self.f}
-            self.y, self.f, self.squares = y_new, f_new, squares_new
-        else:
-            took = self._device(accepted).unsqueeze(1)
-            self.y, self.f = torch.where(took, y_new, self.y), torch.where(took, f_new, self.f)
-            self.squares = torch.where(took[:, 0], squares_new, self.squares)
+        if not accepted.all():
+            back = self._device(~accepted)
+            y_new[back], f_new[back], squares_new[back] = self.y[back], self.f[back], self.squares[back]
+        self.spare = {"y": self.y, "f": self.f}
+        self.y, self.f, self.squares = y_new, f_new, squares_new
         self.t = self.t + np.where(accepted, h * np.minimum(end, 1.0), 0.0)
         self.steps += accepted
         # Controller with memory of the last error (Sommeijer et al. 1998, Section 3.2), growth limited to tenfold.

@@ -23,6 +23,7 @@ from dmfkit import (
     initialise,
 )
 from dmfkit.cores import cores
+from dmfkit.evaluation import Evaluator
 from dmfkit.products import BY_NUMPY, BY_TORCH, ONE_THREAD, sum_of_squares
 from dmfkit.result import joined
 
@@ -186,3 +187,24 @@ def test_training_leaves_no_thread_behind(threads):
     before = set(threading.enumerate())
     gradient_descent(TASK.problem(), start(), Descent(max_steps=60))
     assert set(threading.enumerate()) == before
+
+
+@pytest.mark.parametrize("train", ["descent", "flow"])
+def test_runs_that_end_leave_no_memory_behind(threads, train, monkeypatch):
+    threads(1)
+    plain, seen = Evaluator.squares_and_gradient, set()
+
+    def watched(evaluator, state, out):
+        seen.update(tensor.untyped_storage().data_ptr() for tensor in (state, out))
+        return plain(evaluator, state, out)
+
+    monkeypatch.setattr(Evaluator, "squares_and_gradient", watched)
+    if train == "descent":
+        result = gradient_descent(TASK.problem(), start(), Descent(lr=3e-3, stop=3e-1, max_steps=2000))
+        memories = 2  # state and gradient
+    else:
+        # A tolerance that lets some steps fail.
+        result = gradient_flow(TASK.problem(), start(), Flow(rtol=0.5, stop=1e-3, max_evaluations=2000))
+        memories = 6  # two of states, two of right-hand sides, the stages and the right-hand side at one
+    assert len(set(result.n_steps.tolist())) > 3
+    assert len(seen) == memories
