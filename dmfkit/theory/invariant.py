@@ -35,13 +35,16 @@ def middle_scales(layer_scales: Sequence[float], lr: float, n_steps: int, weight
     -------
     Tensor of shape (n_steps + 1, L), float64
     """
-    rho = torch.tensor(list(layer_scales), dtype=torch.float64)
-    history = torch.empty(n_steps + 1, len(rho), dtype=torch.float64)
-    history[0] = rho
-    for step in range(1, n_steps + 1):
-        rho = rho * (1.0 - lr * weight_decay - lr * others_squared(rho))
-        history[step] = rho
-    return history
+    # Python's own numbers: a step is a handful of multiplications, and a tensor's operation takes longer than all.
+    rate, decayed = float(lr), 1.0 - float(lr * weight_decay)
+    rho = [float(scale) for scale in layer_scales]
+    history = [rho]
+    for _ in range(n_steps):
+        squares = [scale * scale for scale in rho]
+        others = [math.prod(squares[:layer] + squares[layer + 1 :]) for layer in range(len(rho))]
+        rho = [scale * (decayed - rate * product) for scale, product in zip(rho, others, strict=True)]
+        history.append(rho)
+    return torch.tensor(history, dtype=torch.float64)
 
 
 def others_squared(scales: Tensor) -> Tensor:
