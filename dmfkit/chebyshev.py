@@ -104,10 +104,10 @@ def chebyshev_step(
     h : array of shape (runs,)
     stages : array of shape (runs,)
         At least 2 each, in descending order.
-    room : Tensor of shape (3, runs or more, n), optional
-        Memory for the stages, to be overwritten; new memory at every stage costs more than the arithmetic in it.
+    room : Tensor of shape (2, runs or more, n), optional
+        Memory for two stages, to be overwritten; new memory at every stage costs more than the arithmetic in it.
     out : Tensor of shape (runs, n), optional
-        Where the new states go.
+        Where a third stage and in the end the new states go.
 
     Returns
     -------
@@ -126,16 +126,18 @@ def chebyshev_step(
     first_slope = torch.from_numpy(h * [table.slope[1] for table in tables]).to(y).unsqueeze(1)
 
     y_new = torch.empty_like(y) if out is None else out
-    room = y.new_empty(3, *y.shape) if room is None else room
-    older, newer = y, torch.addcmul(y, f, first_slope, out=room[1, : len(y)])
+    room = y.new_empty(2, *y.shape) if room is None else room
+    # The rows of runs that are done are the last ones, which no later stage writes to.
+    memory = [y_new, room[0, : len(y)], room[1, : len(y)]]
+    older, newer = y, torch.addcmul(y, f, first_slope, out=memory[1])
     for j in range(2, most + 1):
         k = int(np.count_nonzero(stages >= j))  # the first k runs still have a stage j
         rest, mu, nu, slope, first = columns[j, :, :k].unbind()
-        stage = torch.mul(y[:k], rest, out=room[j % 3, :k])
+        stage = torch.mul(y[:k], rest, out=memory[j % 3][:k])
         stage.addcmul_(newer[:k], mu).addcmul_(older[:k], nu)
         stage.addcmul_(field(newer[:k]), slope).addcmul_(f[:k], first)
         done = int(np.count_nonzero(stages > j))
-        if done < k:
+        if done < k and j % 3:
             y_new[done:k] = stage[done:]
         older, newer = newer, stage
     return y_new

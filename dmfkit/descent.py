@@ -110,7 +110,8 @@ def gradient_descent(
     n_runs, widths = start.n_runs, start.widths
     log = Log(record, n_runs, len(record_at))
     out = allocate(n_runs, state.device, state.dtype)
-    final, healthy = state.clone(), state.clone()
+    # Of a run that goes on, a state in which it was healthy; of one that has ended, the last.
+    final, lost, healthy = state.clone(), [], []
     rule = Rule(settings.rule, settings.factor_rates, settings.weight_decay, settings.max_steps)
     moments, step = list(enumerate(record_at)), 0
     with cores(problem, widths) as division:
@@ -118,7 +119,7 @@ def gradient_descent(
         while len(batch.runs):
             while moments and moments[0][1] == step:
                 log.write(moments.pop(0)[0], batch.runs, problem, Factorization(batch.state, widths))
-            healthy[batch.runs] = batch.state
+            final[batch.runs] = batch.state
             # The pass at the limit tests the loss after the last step and takes no further one.
             until = min(step + BLOCK, moments[0][1] if moments else step + BLOCK, settings.max_steps + 1)
             squares = batch.advance(step, until)
@@ -131,17 +132,21 @@ def gradient_descent(
                     int(Status.DIVERGED),
                     torch.where(squares < threshold, int(Status.CONVERGED), int(Status.LIMIT)),
                 )
-                final[gone], out["status"][gone] = batch.state[ended], status[ended]
+                lost.append(gone[status[ended] == int(Status.DIVERGED)])
+                healthy.append(final[lost[-1]])
+                # Where all end, as a single large run does, no copy is made.
+                final[gone] = batch.state if bool(ended.all()) else batch.state[ended]
+                out["status"][gone] = status[ended]
                 out["n_steps"][gone], out["n_evaluations"][gone] = batch.steps[ended], batch.steps[ended] + 1
                 out["time"][gone] = batch.steps[ended] * batch.rates[ended]
                 out["mean_square"][gone] = squares[ended] * problem.loss_scale("mean")
                 if on_end is not None:
                     on_end(len(gone))
                 batch.keep(~ended)
-    lost = out["status"] == int(Status.DIVERGED)
-    if bool(lost.any()):
-        out["stable_lr"][lost] = largest_stable_lr(
-            problem, Factorization(healthy[lost], widths), factor_rates=settings.factor_rates
+    runs = torch.cat(lost)
+    if len(runs):
+        out["stable_lr"][runs] = largest_stable_lr(
+            problem, Factorization(torch.cat(healthy), widths), factor_rates=settings.factor_rates
         )
     return Result(Factorization(final, widths), records=log.data, **out)
 

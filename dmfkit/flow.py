@@ -192,15 +192,15 @@ class Integration:
         self.evaluator = evaluator_for(problem, start.widths, n_runs)
         self.threshold = settings.stop / problem.loss_scale(settings.stop_normalisation)
         self.log, self.record_at = Log(record, n_runs, len(record_at)), np.asarray(record_at, dtype=float)
-        self.out, self.final = allocate(n_runs, state.device, state.dtype), state.clone()
+        self.out, self.final = allocate(n_runs, state.device, state.dtype), torch.empty_like(state)
         self.rates = _per_parameter(factor_rates, start)
         # Vectors of the batch: state, right-hand side there, and the direction of the last spectral radius estimate.
         self.y = state.clone()
         self.f, self.squares = self._field(self.y)
         self.direction = self.f.clone()
-        # Memory that every step uses again: the next `y` and `f`, three stages, and the right-hand side at one.
+        # Memory that every step uses again: the next `y` and `f`, which also serve a stage, and two stages more.
         self.spare = {"y": torch.empty_like(state), "f": torch.empty_like(state)}
-        self.room, self.slope = state.new_empty(3, *state.shape), torch.empty_like(state)
+        self.room = state.new_empty(2, *state.shape)
         # Scalars of the runs live on the host: they steer the integration.
         self.run = np.arange(n_runs)
         self.t, self.h, self.radius, self.sharpest = (np.zeros(n_runs) for _ in range(4))
@@ -242,7 +242,7 @@ class Integration:
         self._update(h, error, accepted, y_new, f_new, squares_new, end)
 
     def _stage_field(self, y: Tensor) -> Tensor:
-        return self._field(y, self.slope[: len(y)])[0]
+        return self._field(y, self.spare["f"][: len(y)])[0]
 
     @quiet_overflow()
     def _field(self, y: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -274,12 +274,14 @@ class Integration:
         return torch.linalg.vector_norm(y, dim=1)
 
     def _interpolate(self, rows: np.ndarray, h: np.ndarray, share: np.ndarray, y_new: Tensor, f_new: Tensor) -> Tensor:
-        """Cubic Hermite interpolation at `share` of the step, for the runs in `rows`."""
-        index, s = self._device(rows), self._device(share).unsqueeze(1)
+        """Cubic Hermite interpolation at `share` of the step, for the runs in `rows`, in memory that is used again."""
+        everyone, index, s = len(rows) == len(h), self._device(rows), self._device(share).unsqueeze(1)
         step = self._device(h[rows]).unsqueeze(1)
-        y0, y1, f0, f1 = self.y[index], y_new[index], self.f[index], f_new[index]
-        bend = (1 - 2 * s) * (y1 - y0) + (s - 1) * step * f0 + s * step * f1
-        return (1 - s) * y0 + s * y1 + s * (s - 1) * bend
+        y0, y1, f0, f1 = (x if everyone else x[index] for x in (self.y, y_new, self.f, f_new))
+        bend, out = self.room[:, : len(rows)]
+        torch.sub(y1, y0, out=bend).mul_(1 - 2 * s)
+        bend.add_(torch.mul(f0, (s - 1) * step, out=out)).add_(torch.mul(f1, s * step, out=out)).mul_(s * (s - 1))
+        return torch.mul(y0, 1 - s, out=out).add_(y1 * s).add_(bend)
 
     def _stop_inside(
         self, h: np.ndarray, accepted: np.ndarray, y_new: Tensor, f_new: Tensor, squares_new: Tensor
@@ -371,7 +373,8 @@ class Integration:
         if not mask.any():
             return
         gone, rows = self._device(self.run[mask]), self._device(np.flatnonzero(mask))
-        self.final[gone] = self.y[rows]
+        # Where all end, as a single large run does, no copy is made.
+        self.final[gone] = self.y if mask.all() else self.y[rows]
         values = {
             "status": np.broadcast_to(status, mask.shape),
             "n_steps": self.steps,
@@ -409,12 +412,13 @@ class Integration:
         rows = np.flatnonzero(self.radius_age >= RADIUS_EVERY)
         if not len(rows):
             return
-        index = self._device(rows)
-        y, f, direction = self.y[index], self.f[index], self.direction[index]
+        everyone, index = len(rows) == len(self.run), self._device(rows)
+        # Copies only where some runs stand by.
+        y, f, direction = (x if everyone else x[index] for x in (self.y, self.f, self.direction))
         # Square root of the rounding unit, relative to the state: the best a first difference can do.
         reach = math.sqrt(torch.finfo(y.dtype).eps) * torch.linalg.vector_norm(y, dim=1, keepdim=True)
         norm = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
-        direction = torch.where(norm > 0, direction / norm, torch.full_like(direction, y.shape[1] ** -0.5))
+        direction.div_(norm).masked_fill_(norm == 0, y.shape[1] ** -0.5)
         estimate, open_rows = np.zeros(len(rows)), np.ones(len(rows), dtype=bool)
         for _ in range(RADIUS_ITERATIONS):
             beside = torch.addcmul(y, direction, reach, out=self.room[0, : len(rows)])
@@ -426,11 +430,12 @@ class Integration:
             settled = np.abs(found - estimate) <= RADIUS_ACCURACY * found
             estimate = np.where(open_rows, found, estimate)
             moved = self._device(open_rows).unsqueeze(1) & (length > 0)
-            direction = torch.where(moved, image / length, direction)
+            torch.where(moved, image.div_(length), direction, out=direction)
             open_rows &= ~settled
             if not open_rows.any():
                 break
-        self.direction[index] = direction
+        if not everyone:
+            self.direction[index] = direction
         self.radius[rows] = np.maximum(RADIUS_MARGIN * estimate, 1e-300)
         self.sharpest[rows] = np.maximum(self.sharpest[rows], estimate)
         self.radius_age[rows] = 0

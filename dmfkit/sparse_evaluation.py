@@ -34,7 +34,8 @@ class SparseEvaluator:
 
     def squares(self, state: Tensor) -> Tensor:
         """Sum of squared residuals, ``(runs,)``, without the gradient."""
-        return torch.stack([self._residual(row)[0].square().sum() for row in state.split(1)])
+        residuals = (self._residual(row)[0] for row in state.split(1))
+        return torch.stack([torch.dot(residual, residual) for residual in residuals])
 
     def squares_and_gradient(self, state: Tensor, out: Tensor) -> Tensor:
         """Sum of squared residuals, ``(runs,)``; the gradient of the loss goes to `out`, shaped as `state`."""
@@ -61,7 +62,7 @@ class SparseEvaluator:
             to_last[0] = spread
             return square
         last = split_factors(state, self.widths)[-1][0]
-        to_last[0] = spread @ inner.end_to_end()[0].mT
+        torch.mm(spread, inner.end_to_end()[0].mT, out=to_last[0])
         for target, gradient in zip(to_middle, inner.pull_back((last.mT @ spread)[None]), strict=True):
             target.copy_(gradient)
         return square

@@ -13,6 +13,7 @@ from scipy.integrate import solve_ivp
 from dmfkit import (
     Alignment,
     Descent,
+    Factorization,
     Flow,
     InputError,
     Loss,
@@ -210,6 +211,18 @@ def test_the_end_lies_just_below_the_threshold(small_completion, small_start):
     assert (result.status == Status.CONVERGED).all()
     assert (result.mean_square < 1e-4).all()
     assert (result.mean_square > 0.95e-4).all()  # located inside the step by bisection
+
+
+def test_single_precision_stays_so_and_agrees(small_completion, small_start):
+    settings, moments = Flow(stop=1e-3), (0.0, 0.4)
+    double = gradient_flow(small_completion, small_start, settings, record=(Loss(),), record_at=moments)
+    start = Factorization(small_start.state.float(), small_start.widths)
+    problem = small_completion.to("cpu", torch.float32)
+    single = gradient_flow(problem, start, settings, record=(Loss(),), record_at=moments)
+    assert single.factorization.state.dtype == torch.float32
+    assert (single.status == Status.CONVERGED).all()
+    torch.testing.assert_close(single.records["mean_square"].double(), double.records["mean_square"], rtol=1e-2, atol=0)
+    torch.testing.assert_close(single.factorization.state.double(), double.factorization.state, rtol=0, atol=1e-2)
 
 
 def test_stable_lr_is_two_over_the_largest_hessian_eigenvalue():
