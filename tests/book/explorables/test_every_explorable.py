@@ -28,6 +28,7 @@ REACHES_OUT = """root => [...root.querySelectorAll("*:not(svg *)")]
 # The text beside a radio button or a check box belongs to what can be touched.
 TARGET_HEIGHT = """control =>
   (["radio", "checkbox"].includes(control.type) ? control.closest("label") : control).getBoundingClientRect().height"""
+PICTURE = ".tag_explorable figure img"
 DARK = """[...document.querySelectorAll("[data-explorable]")]
   .map((root) => root.classList.contains("dmfkit-x-dark"))"""
 
@@ -145,34 +146,35 @@ def test_each_keeps_to_its_budget(chapters):
             assert len(json.dumps(model)) <= BUDGET, path.stem
 
 
-def test_a_picture_stands_in_where_no_script_runs_and_in_print(chapters, open_explorable):
-    picture = ".tag_explorable figure img"
+def test_a_picture_stands_in_where_no_script_runs(chapters, browser):
+    context = browser.new_context(java_script_enabled=False, offline=True)
+    page = context.new_page()
     for path in chapters:
-        still = open_still(open_explorable, path)
-        assert still.locator(picture).count() > 0
-        assert all(image.is_visible() for image in still.locator(picture).all())
+        page.goto(path.as_uri())
+        pictures = page.locator(PICTURE).all()
+        assert pictures, path.stem
+        assert all(image.is_visible() for image in pictures), path.stem
+    context.close()
+
+
+def test_a_picture_stands_in_in_print(chapters, open_explorable):
+    for path in chapters:
         page = open_explorable(path.stem, "").page
-        assert not any(image.is_visible() for image in page.locator(picture).all())
+        assert not any(image.is_visible() for image in page.locator(PICTURE).all()), path.stem
         page.emulate_media(media="print")
-        assert all(image.is_visible() for image in page.locator(picture).all())
-        assert not any(root.is_visible() for root in page.locator("[data-explorable]").all())
-
-
-def open_still(open_explorable, path):
-    """The page in the same browser without JavaScript."""
-    browser = open_explorable(path.stem, "").page.context.browser
-    page = browser.new_context(java_script_enabled=False, offline=True).new_page()
-    page.goto(path.as_uri())
-    return page
+        assert all(image.is_visible() for image in page.locator(PICTURE).all()), path.stem
+        assert not any(root.is_visible() for root in page.locator("[data-explorable]").all()), path.stem
+        page.emulate_media(media="null")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_they_follow_the_theme(chapters, open_explorable, theme):
     for path in chapters:
         page = open_explorable(path.stem, "", theme=theme).page
-        assert set(page.evaluate(DARK)) == {theme == "dark"}
+        assert set(page.evaluate(DARK)) == {theme == "dark"}, path.stem
         page.evaluate(
             "theme => (document.documentElement.dataset.theme = theme)", "dark" if theme == "light" else "light"
         )
-        page.wait_for_timeout(50)
-        assert set(page.evaluate(DARK)) == {theme != "dark"}
+        # The script hears of the change before the next picture is drawn.
+        page.evaluate("new Promise(requestAnimationFrame)")
+        assert set(page.evaluate(DARK)) == {theme != "dark"}, path.stem
