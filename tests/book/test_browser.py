@@ -1,31 +1,55 @@
 """The built pages in a browser: no other host, no error, no sideways scrolling, accessible."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
 
 from dmfkit.ledger import ledger
 
 from .conftest import serve
+from .test_print import put_on_paper, wrong_on_paper
 
 pytestmark = pytest.mark.book
 
-# How the book is opened, at which width and in which theme: 320 pixels are the narrowest phone, and a page that is 1280
-# pixels wide shows as that when magnified to 400 %.
+
+@dataclass(frozen=True)
+class Visit:
+    """How pages are opened and what is then done with each."""
+
+    opened: str
+    width: int
+    themes: tuple[str, ...]
+    by_axe: bool = False
+    printed: bool = False
+
+    def __str__(self):
+        return f"{self.opened}, {self.width}, {self.themes[0]}"
+
+
+# How the book is opened, at which width and in which themes it is looked at: 320 pixels are the narrowest phone, and a
+# page that is 1280 pixels wide shows as that when magnified to 400 %. A long chapter takes seconds to load, so axe,
+# another theme and paper find it loaded. Axe has every width and every theme once, because its rules look at one or at
+# the other.
 VISITS = (
-    ("site", 390, "light"),
-    ("site", 390, "dark"),
-    ("site", 1280, "light"),
-    ("site", 1280, "dark"),
-    ("disk", 320, "light"),
-    ("below a path", 320, "dark"),
+    Visit("site", 390, ("dark", "light"), by_axe=True),
+    Visit("site", 1280, ("light", "dark"), by_axe=True),
+    Visit("disk", 320, ("light",)),
+    Visit("below a path", 320, ("dark",), printed=True),
 )
-# Every width and every theme once: axe takes many seconds for a long page, and its rules look at one or at the other.
-CHECKED_BY_AXE = ((390, "dark"), (1280, "light"))
-# The pages are checked in several parts, which run side by side.
-PARTS = 5
+# The pages are visited in several parts, which run side by side.
+PARTS = 4
 # The colours of code are those of one style sheet, and a chapter has ten thousand pieces of it: one has them checked.
 CODE_CHECKED, CODE = "notebooks/01_matrix_completion.html", ".highlight pre"
+# Takes the pieces away and leaves the text; and puts them back.
+WITHOUT_PIECES = """code => document.querySelectorAll(code).forEach((pre) => {
+  pre.pieces = [...pre.childNodes];
+  pre.textContent = pre.textContent;
+})"""
+WITH_PIECES = "code => document.querySelectorAll(code).forEach((pre) => pre.replaceChildren(...pre.pieces))"
+# Only what is found is told at length; and axe would ask for style sheets at addresses where they are not.
+AXE = {"resultTypes": ["violations"], "preload": {"assets": ["media"]}}
+THEME = "document.documentElement.dataset.theme"
 # Formulas that are not set, and whether the book's own style sheet has come.
 UNSET = "[...document.querySelectorAll('.math')].filter(math => !math.querySelector('mjx-container')).length"
 # How large a pixel of each figure shows. Labels have 12 points, those of legends 11, at 144 dots to the inch.
@@ -45,56 +69,100 @@ def addresses(address, layout, tmp_path_factory):
         yield {"site": address, "disk": layout.html.as_uri() + "/", "below a path": below + "some/where/book/"}
 
 
-@pytest.mark.parametrize(("opened", "width", "theme"), VISITS)
-def test_every_page(browser, addresses, layout, pages, opened, width, theme):
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
-    problems = []
-    for path in pages:
-        name = path.relative_to(layout.html).as_posix()
-        if name == "index.html":  # only a redirection to the first page
-            continue
-        page = context.new_page()
-        found = watch(page, addresses[opened])
-        page.goto(addresses[opened] + name, wait_until="load")
-        settle(page)
-        problems += [(name, problem) for problem in found]
-        scroll, visible = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
-        if scroll > visible:
-            problems.append((name, f"{scroll} pixels wide"))
-        sizes = [share * LEGEND for share in page.evaluate(SHARES)]
-        problems += [(name, f"labels of {size:.1f} pixels") for size in sizes if size < SMALLEST]
-        if page.evaluate(UNSET) or page.locator("mjx-merror").count():
-            problems.append((name, "formulas that are not set"))
-        if not page.evaluate(STYLED):
-            problems.append((name, "no style sheet"))
-        page.close()
-    context.close()
-    assert problems == []
+@pytest.fixture(scope="module")
+def names(layout, pages):
+    """The pages below the book's folder, long ones first, so that every part has its share of them."""
+    # The first one is only a redirection.
+    shown = [path for path in pages if path != layout.html / "index.html"]
+    return [path.relative_to(layout.html).as_posix() for path in sorted(shown, key=lambda p: -p.stat().st_size)]
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize(("width", "theme"), CHECKED_BY_AXE)
-def test_every_page_is_accessible(browser, address, layout, pages, width, theme, part):
+@pytest.mark.parametrize("visit", VISITS, ids=str)
+def test_every_page(browser, addresses, names, visit, part):
+    context = browser.new_context(viewport=viewport(visit.width), color_scheme=visit.themes[0])
+    # One tab for all: a new one would start a process and compile all scripts for every page.
+    page = context.new_page()
+    found = watch(page, addresses[visit.opened])
+    problems = []
+    for name in names[part::PARTS]:
+        page.goto(addresses[visit.opened] + name, wait_until="load")
+        settle(page)
+        problems += [(name, *problem) for problem in seen(page, name, visit)]
+        leave(page, visit)
+        # Only now: whatever is looked at, and however often, nothing is asked for elsewhere.
+        problems += [(name, problem) for problem in found]
+        found.clear()
+    context.close()
+    # All of them: one is often the cause of another.
+    assert problems == [], "\n".join(map(str, problems))
+
+
+def viewport(width):
+    return {"width": width, "height": 900}
+
+
+def seen(page, name, visit):
+    """What is wrong with a page that has been loaded: in its first theme, for axe, in other themes, on paper."""
+    problems = looked_at(page, visit.width, visit.themes[0])
+    if visit.by_axe:
+        problems += [(visit.width, visit.themes[0], *violation) for violation in violations(page, name)]
+    for theme in visit.themes[1:]:
+        page.emulate_media(color_scheme=theme)
+        settle(page)
+        problems += looked_at(page, visit.width, theme)
+    # Paper is for what is read: not for the search, nor for an index.
+    if visit.printed and name.startswith(("book/", "notebooks/")):
+        put_on_paper(page)
+        problems += [("on paper", *problem) for problem in wrong_on_paper(page)]
+    return problems
+
+
+def leave(page, visit):
+    """Leave a page and be ready to load the next."""
+    page.goto("about:blank")
+    page.set_viewport_size(viewport(visit.width))
+    page.emulate_media(media="null", color_scheme=visit.themes[0])
+
+
+def looked_at(page, width, theme):
+    """What is wrong at a first look."""
+    problems = []
+    scroll, visible = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    if scroll > visible:
+        problems.append(f"{scroll} pixels wide")
+    sizes = [share * LEGEND for share in page.evaluate(SHARES)]
+    problems += [f"labels of {size:.1f} pixels" for size in sizes if size < SMALLEST]
+    if page.evaluate(UNSET) or page.locator("mjx-merror").count():
+        problems.append("formulas that are not set")
+    if not page.evaluate(STYLED):
+        problems.append("no style sheet")
+    if visible != width or page.evaluate(THEME) != theme:
+        problems.append(f"{visible} pixels in {page.evaluate(THEME)} are not what was asked for")
+    return [(width, theme, problem) for problem in problems]
+
+
+def violations(page, name):
+    """What axe finds on a page of the book; the colours of its code are checked on one page only."""
+    if name == CODE_CHECKED:
+        return serious_violations(page)
+    # Axe looks at all that is there, also at what it is not to check.
+    page.evaluate(WITHOUT_PIECES, CODE)
+    found = serious_violations(page, {"exclude": [[CODE]]})
+    page.evaluate(WITH_PIECES, CODE)
+    return found
+
+
+def serious_violations(page, checked=None):
+    """What axe finds to be serious, with some of the places."""
     from axe_playwright_python.sync_playwright import Axe
 
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
-    problems = []
-    for path in pages[part::PARTS]:
-        name = path.relative_to(layout.html).as_posix()
-        if name == "index.html":  # only a redirection to the first page
-            continue
-        page = context.new_page()
-        page.goto(address + name, wait_until="load")
-        settle(page)
-        checked = None if name == CODE_CHECKED else {"exclude": [[CODE]]}
-        problems += [
-            (name, violation["id"], [node["html"][:200] for node in violation["nodes"][:3]])
-            for violation in Axe().run(page, context=checked).response["violations"]
-            if violation["impact"] in ("serious", "critical")
-        ]
-        page.close()
-    context.close()
-    assert problems == []
+    found = Axe().run(page, context=checked, options=AXE).response["violations"]
+    return [
+        (one["id"], [node["html"][:200] for node in one["nodes"][:3]])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
 
 
 @pytest.mark.parametrize("opened", ["site", "disk", "below a path"])

@@ -15,7 +15,7 @@ from dmfkit.book.repository import Repository, choose_repository
 from dmfkit.book.stage import stage
 
 from .conftest import Quiet
-from .test_browser import settle, watch
+from .test_browser import serious_violations, settle, watch
 from .test_html import Page
 
 pytestmark = pytest.mark.book
@@ -66,8 +66,6 @@ def test_the_buttons_bring_no_script_that_starts_a_kernel(published):
 
 
 def test_opening_the_buttons_asks_no_other_host_and_both_can_be_reached(browser, published):
-    from axe_playwright_python.sync_playwright import Axe
-
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(published.html))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/"
@@ -81,8 +79,7 @@ def test_opening_the_buttons_asks_no_other_host_and_both_can_be_reached(browser,
         page.get_by_role("button", name="Launch interactive content").click()
         page.get_by_text("Show the cell that installs the package").click()
         assert found == []
-        violations = Axe().run(page).response["violations"]
-        assert [v["id"] for v in violations if v["impact"] in ("serious", "critical")] == []
+        assert serious_violations(page) == []
         page.close()
         server.shutdown()
 

@@ -1,12 +1,14 @@
 """Explorables of the built book, opened from disk with the network off and moved as a reader moves them."""
 
 import base64
+import re
 from dataclasses import dataclass, field
 
 import pytest
 
 # A reader's finger travels; a jump would not be a drag.
 STRIDES = 8
+MATHJAX = re.compile(r"/tex-mml-chtml\.js(\?|$)")
 
 
 @dataclass
@@ -140,35 +142,74 @@ def mount(browser):
         assert problems == []
 
 
+class Tab:
+    """A tab of the browser that is offline, in which one chapter is opened after another.
+
+    A new tab for every chapter would take half as long again: a process starts, and each script is compiled anew.
+    """
+
+    def __init__(self, browser, width, theme):
+        self.width = width
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=theme, has_touch=True, offline=True
+        )
+        self.page = self.context.new_page()
+        self.problems = []
+        self.chapter = None
+        self.page.on("console", lambda m: self.note(f"console: {m.text}") if m.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.note(f"error: {error}"))
+        self.page.on("request", self.on_request)
+        # Formulas are tested elsewhere; setting those of a long chapter would take longer than all else here. The
+        # script's address ends with a mark of its version.
+        self.page.route(MATHJAX, lambda route: route.fulfill(body="", content_type="text/javascript"))
+
+    def note(self, problem):
+        self.problems.append((self.chapter, problem))
+
+    def on_request(self, request):
+        if not request.url.startswith(("file:", "data:", "blob:")):
+            self.note(f"request to {request.url}")
+
+    def show(self, path):
+        self.chapter = path.stem
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("html[data-explorables=ready]")
+        assert not self.page.evaluate("window.MathJax?.startup"), "formulas are set, which takes long"
+
+    def clear(self):
+        """Leave the chapter, so that nothing of it goes on, and return the problems that there were."""
+        self.page.goto("about:blank")
+        self.page.emulate_media(media="null")
+        self.page.mouse.move(0, 0)
+        found, self.problems = self.problems, []
+        return found
+
+
+@pytest.fixture(scope="session")
+def tabs(browser):
+    """Tabs by width and theme, each opened when it is first asked for."""
+    opened = {}
+    yield opened
+    for tab in opened.values():
+        tab.context.close()
+
+
 @pytest.fixture
-def open_explorable(browser, layout):
+def open_explorable(browser, layout, tabs):
     """Return a function that opens a chapter and gives one of its explorables.
 
     The page comes from the disk and the browser is offline: whatever it asks for elsewhere is a problem, and the test
-    fails at its end if there was one.
+    fails at its end if there was one. A chapter of the same width and theme takes the place of the one before.
     """
-    opened = []
+    used = {}
 
-    def show(chapter, name, *, width=390, theme="light", **options):
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=theme, has_touch=True, offline=True, **options
-        )
-        page = context.new_page()
-        explorable = Shown(page, name)
-        opened.append((context, explorable))
-        found = explorable.problems.append
-        page.on("console", lambda m: found(f"console: {m.text}") if m.type == "error" else None)
-        page.on("pageerror", lambda error: found(f"error: {error}"))
-        page.on(
-            "request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else found(f"request to {r.url}")
-        )
-        # Formulas are tested elsewhere; setting those of a long chapter would take longer than all else here.
-        page.route("**/tex-mml-chtml.js", lambda route: route.fulfill(body="", content_type="text/javascript"))
-        page.goto((layout.html / "notebooks" / f"{chapter}.html").as_uri())
-        page.wait_for_selector("html[data-explorables=ready]")
-        return explorable
+    def show(chapter, name, *, width=390, theme="light"):
+        key = width, theme
+        if key not in tabs:
+            tabs[key] = Tab(browser, width, theme)
+        tab = used[key] = tabs[key]
+        tab.show(layout.html / "notebooks" / f"{chapter}.html")
+        return Shown(tab.page, name)
 
     yield show
-    for context, explorable in opened:
-        context.close()
-        assert explorable.problems == []
+    assert [problem for tab in used.values() for problem in tab.clear()] == []
