@@ -3,7 +3,7 @@
 PyTorch's operations and OpenBLAS's products have threads of their own, which wait for work by spinning. Side by side
 they take the cores from each other: a step of 1 ms was seen to take 8. So only one of the two has them: OpenBLAS where
 single products are large, PyTorch where the loss is formed by its own products, and neither where parts of a batch are
-trained side by side.
+trained, or blocks of rows evaluated, side by side.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TypeVar
 import torch
 from threadpoolctl import ThreadpoolController
 
+from dmfkit.blockwise import evaluates_blocks
 from dmfkit.entrywise import evaluates_entries
 from dmfkit.problems import MatrixSensing, Problem
 
@@ -32,10 +33,13 @@ Made = TypeVar("Made")
 
 
 class Cores:
-    """What `cores` gives: how many parts of a batch are to be trained side by side, and threads for them."""
+    """What `cores` gives: how many parts of a batch are to be trained side by side, and threads for them.
 
-    def __init__(self, most: int, work: int, pool: ThreadPoolExecutor) -> None:
-        self._most, self._work, self._pool = most, work, pool
+    Where there is one part only, its evaluations may be spread over `lanes` threads.
+    """
+
+    def __init__(self, most: int, work: int, pool: ThreadPoolExecutor, lanes: int = 1) -> None:
+        self._most, self._work, self._pool, self._lanes = most, work, pool, lanes
         self.stop = threading.Event()
 
     def parts(self, n_runs: int) -> int:
@@ -55,6 +59,18 @@ class Cores:
             self.stop.set()
             raise
 
+    def spread(self, function: Callable[[int], Made], number: int) -> list[Made]:
+        """Call a function for the numbers from 0 up to `number`, side by side; return what it gave, in their order."""
+        lanes = min(self._lanes, number)
+
+        def go_through(lane: int) -> list[Made]:
+            return [function(each) for each in range(lane, number, lanes)]
+
+        # This thread takes a share: waking another takes as long as some of the work.
+        others = [self._pool.submit(go_through, lane) for lane in range(1, lanes)]
+        found = [go_through(0), *(other.result() for other in others)]
+        return [found[each % lanes][each // lanes] for each in range(number)]
+
 
 @contextmanager
 def cores(problem: Problem, widths: tuple[int, ...]) -> Iterator[Cores]:
@@ -69,15 +85,16 @@ def cores(problem: Problem, widths: tuple[int, ...]) -> Iterator[Cores]:
     large = max(products, default=0) >= LARGE_PRODUCT
     # Sparse products, and those with the measurements of sensing.
     by_torch = isinstance(problem, MatrixSensing) or evaluates_entries(problem, widths)
-    side_by_side = not (large or by_torch)
+    by_blocks = not by_torch and evaluates_blocks(problem, widths)
+    side_by_side = not (large or by_torch or by_blocks)
     try:
         if not by_torch:
             torch.set_num_threads(1)
         with (
-            _libraries().limit(limits=1 if by_torch or side_by_side else None, user_api="blas"),
+            _libraries().limit(limits=1 if by_torch or by_blocks or side_by_side else None, user_api="blas"),
             ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,)) as pool,
         ):
-            yield Cores(number if side_by_side else 1, 3 * sum(products), pool)
+            yield Cores(number if side_by_side else 1, 3 * sum(products), pool, number if by_blocks else 1)
     finally:
         torch.set_num_threads(number)
 

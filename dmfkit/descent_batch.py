@@ -100,7 +100,7 @@ class Batch:
         self.active = torch.ones_like(self.runs, dtype=torch.bool)
         self.floor, self.average = torch.full_like(rates, threshold), torch.zeros_like(rates)
         self.ceiling = torch.full_like(rates, torch.inf)
-        self._evaluators: list[tuple[int, AnyEvaluator]] = []
+        self._evaluators: dict[int, tuple[int, AnyEvaluator]] = {}
         self._lay_out()
         with quiet_overflow():
             squares = [part.evaluator.squares(part.state) for part in self._parts]
@@ -174,11 +174,11 @@ class Batch:
 
     def _evaluator(self, lane: int, n_runs: int) -> AnyEvaluator:
         """The evaluator of a thread, for batches of at most `n_runs` runs."""
-        if lane == len(self._evaluators):
-            self._evaluators.append((n_runs, evaluator_for(self.problem, self.widths, n_runs)))
-        if self._evaluators[lane][0] < n_runs:
-            self._evaluators[lane] = (n_runs, evaluator_for(self.problem, self.widths, n_runs))
-        return self._evaluators[lane][1]
+        known = self._evaluators.get(lane)
+        if known is None or known[0] < n_runs:
+            known = n_runs, evaluator_for(self.problem, self.widths, n_runs, self.cores.spread)
+            self._evaluators[lane] = known
+        return known[1]
 
 
 def _train(part: _Part, rule: Rule, step: int, until: int) -> Tensor:

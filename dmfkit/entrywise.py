@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from dmfkit.blockwise import BlockwiseEvaluator, Spread, evaluates_blocks, serially
 from dmfkit.evaluation import AnyEvaluator, Evaluator
-from dmfkit.factorization import split_factors
-from dmfkit.problems import MatrixCompletion, Problem
+from dmfkit.problems import FullObservation, MatrixCompletion, Problem
 from dmfkit.products import Products
 from dmfkit.sampled_products import csr_tensor, row_starts
 from dmfkit.sparse_completion import SparseCompletion
 from dmfkit.sparse_evaluation import SparseEvaluator
+from dmfkit.thin import ThinEvaluator
 
 # Below this share of observed entries the entry-wise residual is cheaper than the dense one. Measured on a CPU, see
 # `python -m benchmarks compression`; a fixed number, because a choice by the clock would change last digits from run
@@ -35,8 +38,12 @@ def evaluates_entries(problem: Problem, widths: tuple[int, ...]) -> bool:
     )
 
 
-def evaluator_for(problem: Problem, widths: tuple[int, ...], n_runs: int) -> AnyEvaluator:
-    """Return the cheaper evaluator: entry by entry, see `evaluates_entries`, else dense.
+def evaluator_for(
+    problem: Problem, widths: tuple[int, ...], n_runs: int, spread: Spread[Any] = serially
+) -> AnyEvaluator:
+    """Return the cheapest evaluator: entry by entry, see `evaluates_entries`, in blocks of rows, or all at once.
+
+    `spread` calls a function for several numbers; where blocks of rows are evaluated, it shares them among threads.
 
     Raises
     ------
@@ -47,20 +54,21 @@ def evaluator_for(problem: Problem, widths: tuple[int, ...], n_runs: int) -> Any
         return SparseEvaluator(problem, widths)
     if isinstance(problem, MatrixCompletion) and evaluates_entries(problem, widths):
         return EntrywiseEvaluator(problem, widths, n_runs)
+    if isinstance(problem, MatrixCompletion | FullObservation) and evaluates_blocks(problem, widths):
+        return BlockwiseEvaluator(problem, widths, n_runs, spread)
     return Evaluator(problem, widths, n_runs)
 
 
-class EntrywiseEvaluator(Evaluator):
+class EntrywiseEvaluator(ThinEvaluator):
     """Evaluation whose cost grows with the number of observed entries, and with ``d`` once, not twice.
 
-    With ``W = A B``, ``A`` the last factor and ``B`` the product of the others, the residual ``R`` is computed on the
-    observed entries as a sparse matrix, and only ``R B^T`` and ``A^T R`` are formed from it.
+    The residual ``R`` is computed on the observed entries as a sparse matrix.
     """
 
     def __init__(
         self, problem: MatrixCompletion, widths: tuple[int, ...], n_runs: int, *, products: Products | None = None
     ) -> None:
-        super().__init__(problem, widths, n_runs, keep_product=False, products=products)
+        super().__init__(problem, widths, n_runs, products=products)
         rows, columns = problem.mask.nonzero(as_tuple=True)
         self._shape = (problem.mask.shape[0], problem.mask.shape[1])
         self._columns, self._starts = columns, row_starts(rows, self._shape[0])
@@ -69,37 +77,16 @@ class EntrywiseEvaluator(Evaluator):
         self._columns_t, self._starts_t = rows[self._order], row_starts(columns[self._order], self._shape[1])
         self._minus_values = self._sparse(-problem.values[rows, columns])
 
-    def squares(self, state: Tensor) -> Tensor:
-        factors, runs = split_factors(state, self.widths), state.shape[0]
-        inner = self._inner(factors, runs)
-        return torch.stack([self._residual(factors[-1][run], inner[run]).square().sum() for run in range(runs)])
+    def _square(self, last: Tensor, inner: Tensor) -> Tensor:
+        return self._residual(last, inner).square().sum()
 
-    def squares_and_gradient(self, state: Tensor, out: Tensor) -> Tensor:
-        runs = state.shape[0]
-        factors, gradients = split_factors(state, self.widths), split_factors(out, self.widths)
-        inner = self._inner(factors, runs)
-        passed = gradients[0] if len(factors) == 2 else self._passed[len(factors) - 2][:runs]
-        squares = []
-        for run in range(runs):
-            residual = self._residual(factors[-1][run], inner[run])
-            squares.append(residual.square().sum())
-            residual = residual * self.gradient_scale
-            gradients[-1][run] = self._sparse(residual) @ inner[run].mT.contiguous()
-            passed[run] = (self._sparse_transposed(residual[self._order]) @ factors[-1][run]).mT
-        if len(factors) > 2:
-            there = self.products.operand(passed)
-            for step in self._backward_from_right(factors[:-1], gradients[:-1], runs):
-                self._multiply(self._laid_out(*step), there)
-        return torch.stack(squares)
-
-    def _inner(self, factors: tuple[Tensor, ...], runs: int) -> Tensor:
-        """Product of all factors but the last, ``(runs, h, d_in)``."""
-        done = factors[0]
-        for index in range(1, len(factors) - 1):
-            target = self._kept[index][:runs]
-            self._multiply(self._laid_out(factors[index], done, target))
-            done = target
-        return done
+    def _square_and_gradients(self, last: Tensor, inner: Tensor, to_last: Tensor, to_inner: Tensor) -> Tensor:
+        residual = self._residual(last, inner)
+        square = residual.square().sum()
+        residual = residual * self.gradient_scale
+        to_last.copy_(self._sparse(residual) @ inner.mT.contiguous())
+        to_inner.copy_((self._sparse_transposed(residual[self._order]) @ last).mT)
+        return square
 
     def _residual(self, last: Tensor, inner: Tensor) -> Tensor:
         """Residuals at the observed entries, row by row."""

@@ -11,11 +11,13 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dmfkit.blockwise import Spread, serially
 from dmfkit.chebyshev import STAGE_FACTOR, chebyshev_step, stages_for
 from dmfkit.cores import cores
 from dmfkit.entrywise import evaluator_for
@@ -127,7 +129,7 @@ def gradient_flow(
 
         def integrate(state: Tensor) -> Result:
             part = Factorization(state, start.widths)
-            integration = Integration(problem, part, settings, record, record_at, factor_rates, count)
+            integration = Integration(problem, part, settings, record, record_at, factor_rates, count, division.spread)
             while integration.running and not division.stop.is_set():
                 integration.advance()
             return integration.result()
@@ -186,10 +188,11 @@ class Integration:
         record_at: Sequence[float],
         factor_rates: Sequence[float],
         on_end: Callable[[int], None] | None,
+        spread: Spread[Any] = serially,
     ) -> None:
         n_runs, state = start.n_runs, start.state
         self.problem, self.widths, self.settings, self.on_end = problem, start.widths, settings, on_end
-        self.evaluator = evaluator_for(problem, start.widths, n_runs)
+        self.evaluator = evaluator_for(problem, start.widths, n_runs, spread)
         self.threshold = settings.stop / problem.loss_scale(settings.stop_normalisation)
         self.log, self.record_at = Log(record, n_runs, len(record_at)), np.asarray(record_at, dtype=float)
         self.out, self.final = allocate(n_runs, state.device, state.dtype), torch.empty_like(state)

@@ -179,8 +179,13 @@ class MatrixCompletion(Problem):
         return int(self.mask.sum().item())
 
     @cached_property
+    def masked_values(self) -> Tensor:
+        """Observed values, zero elsewhere whatever `values` holds there."""
+        return self.values * self.mask
+
+    @cached_property
     def _minus_values(self) -> Tensor:
-        return -(self.values * self.mask)
+        return -self.masked_values
 
     def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
         # One pass over the matrix; the same to the bit as the masked difference, since the mask holds zeros and ones.
