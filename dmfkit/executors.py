@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import threading
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dmfkit.errors import InputError
+from dmfkit.interrupts import noticed_interrupts
 from dmfkit.remote import check_software, interrupt_tasks, run_task, software
 
 if TYPE_CHECKING:
@@ -85,26 +87,27 @@ class Executor:
         expected = self._common_software()
         finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
         pending: dict[Any, tuple[Name, Future]] = {}
-        try:
-            for name, arguments in calls.items():
-                future = self.client.submit(run_task, expected, self.threads, function, arguments, pure=False)
-                pending[future.key] = (name, future)
-                future.add_done_callback(finished.put)
-            while pending:
-                future = self._next(finished)
-                with _faults_in_one_sentence():
-                    try:
-                        value = future.result(timeout=self.timeout)
-                    except asyncio.TimeoutError:
-                        if future.status == "error":
-                            raise
-                        # The worker died after its task and took the value along: the task is run again.
-                        future.add_done_callback(finished.put)
-                        continue
-                name, _ = pending.pop(future.key)
-                yield name, value
-        finally:
-            self._stop([future for _, future in pending.values()])
+        with noticed_interrupts() as interrupted:
+            try:
+                for name, arguments in calls.items():
+                    future = self.client.submit(run_task, expected, self.threads, function, arguments, pure=False)
+                    pending[future.key] = (name, future)
+                    future.add_done_callback(finished.put)
+                while pending:
+                    future = self._next(finished, interrupted)
+                    with _faults_in_one_sentence():
+                        try:
+                            value = future.result(timeout=self.timeout)
+                        except asyncio.TimeoutError:
+                            if future.status == "error":
+                                raise
+                            # The worker died after its task and took the value along: the task is run again.
+                            future.add_done_callback(finished.put)
+                            continue
+                    name, _ = pending.pop(future.key)
+                    yield name, value
+            finally:
+                self._stop([future for _, future in pending.values()])
 
     def close(self) -> None:
         """Close what was opened for this executor; a client or cluster that was given stays open."""
@@ -130,10 +133,12 @@ class Executor:
             check_software(expected, there, "the scheduler")
         return expected
 
-    def _next(self, finished: queue.SimpleQueue[Future]) -> Future:
+    def _next(self, finished: queue.SimpleQueue[Future], interrupted: threading.Event) -> Future:
         """Wait for the next task to end, as long as there are workers."""
         seen = time.monotonic()
         while True:
+            if interrupted.is_set():
+                raise KeyboardInterrupt
             with contextlib.suppress(queue.Empty):
                 return finished.get(timeout=LOOK_EVERY)
             with _faults_in_one_sentence():

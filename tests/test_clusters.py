@@ -13,6 +13,9 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -20,6 +23,7 @@ import pytest
 import torch
 
 from dmfkit import CompletionTask, Descent, Flow, InputError, Loss, RelativeError, Start, Store, cluster, sweep
+from dmfkit.interrupts import noticed_interrupts
 from dmfkit.remote import check_software, software
 from dmfkit.store import content_hash, read
 
@@ -158,6 +162,30 @@ def test_an_interrupted_sweep_stops_its_workers_and_goes_on_later(executor, tmp_
     assert executor.client.run(os.getpid) == before
     assert [len(read(path)["run"]) for path in parts(tmp_path)] == [1]
     assert dict(executor.run(abs, {"after": (-1,)})) == {"after": 1}
+
+
+class Marked:
+    """Something that a weak reference can see end."""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_drops_is_noticed(executor):
+    before = signal.getsignal(signal.SIGINT)
+    marked = Marked()
+    # What is raised in such a callback is dropped.
+    reference = weakref.ref(marked, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    with closing(executor.run(abs, {number: (number,) for number in range(4)})) as results:
+        next(results)
+        del marked
+        assert reference() is None
+        with pytest.raises(KeyboardInterrupt):
+            next(results)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_interrupts_belong_to_the_main_thread():
+    with ThreadPoolExecutor(1) as pool:
+        assert not pool.submit(lambda: noticed_interrupts().__enter__().is_set()).result()
 
 
 def running_tasks(dask_worker):
