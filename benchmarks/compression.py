@@ -9,12 +9,14 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from benchmarks.rows import Row, compared
 from dmfkit import CompletionTask, CompressedStart, Flow, FullObservationTask, OrthogonalStart, gradient_flow, spectra
+from dmfkit.blockwise import BlockwiseEvaluator, evaluates_blocks
 from dmfkit.entrywise import EntrywiseEvaluator
-from dmfkit.evaluation import Evaluator
+from dmfkit.evaluation import AnyEvaluator, Evaluator
 from dmfkit.progress import Progress
 from dmfkit.record import Snapshot
 from dmfkit.starts import AnyStart
@@ -81,20 +83,31 @@ def _steps(
 
 
 def _residuals(task: CompletionTask, repeats: int) -> list[Row]:
-    """Dense and entry-wise evaluation by share of observed entries: where `dmfkit.entrywise` should change over."""
+    """Evaluation entry by entry and otherwise, by share of observed entries: where `dmfkit.entrywise` changes over.
+
+    On one core, where neither way waits for threads of the other.
+    """
     widths, found = (task.d, *[2 * task.rank] * (DEPTH + 1), task.d), []
     size = sum(rows * columns for columns, rows in pairwise(widths))
     state = 0.1 * torch.randn(1, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for share in (0.3, 0.2, 0.1, 0.05, 0.02):
-        problem = replace(task, n_observed=max(1, int(share * task.d**2))).problem()
-        dense = _median(Evaluator(problem, widths, 1), state, repeats)
-        sparse = _median(EntrywiseEvaluator(problem, widths, 1), state, repeats)
-        reference = Row(f"evaluation, {share:.0%} observed, dense", dense, "s")
-        found += [reference, compared(f"evaluation, {share:.0%} observed, entry-wise", sparse, "s", reference)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            for share in (0.3, 0.2, 0.1, 0.05, 0.02):
+                problem = replace(task, n_observed=max(1, int(share * task.d**2))).problem()
+                blocks = evaluates_blocks(problem, widths)
+                other = (BlockwiseEvaluator if blocks else Evaluator)(problem, widths, 1)
+                where = f"evaluation on one core, {share:.0%} observed"
+                reference = Row(f"{where}, every entry", _median(other, state, repeats), "s")
+                sparse = _median(EntrywiseEvaluator(problem, widths, 1), state, repeats)
+                found += [reference, compared(f"{where}, observed entries", sparse, "s", reference)]
+    finally:
+        torch.set_num_threads(threads)
     return found
 
 
-def _median(evaluator: Evaluator, state: Tensor, repeats: int) -> float:
+def _median(evaluator: AnyEvaluator, state: Tensor, repeats: int) -> float:
     out, seconds = torch.empty_like(state), []
     for _ in range(repeats + 1):
         began = time.perf_counter()

@@ -16,10 +16,10 @@ from dmfkit.sparse_completion import SparseCompletion
 from dmfkit.sparse_evaluation import SparseEvaluator
 from dmfkit.thin import ThinEvaluator
 
-# Below this share of observed entries the entry-wise residual is cheaper than the dense one. Measured on a CPU, see
-# `python -m benchmarks compression`; a fixed number, because a choice by the clock would change last digits from run
-# to run.
-SPARSE_SHARE = 0.1
+# Below this share of observed entries, in matrices of at least this many, the entry-wise residual is cheaper than the
+# others. Measured on a CPU, see `python -m benchmarks compression`; fixed numbers, because a choice by the clock would
+# change last digits from run to run.
+SPARSE_SHARE, SPARSE_SIZE = 0.06, 250_000
 # Above this inner width the dense products win again, whatever the share.
 SPARSE_WIDTH = 100
 
@@ -34,6 +34,7 @@ def evaluates_entries(problem: Problem, widths: tuple[int, ...]) -> bool:
         and problem.device.type == "cpu"
         and len(widths) > 2
         and max(widths[1:-1]) <= SPARSE_WIDTH
+        and problem.mask.numel() >= SPARSE_SIZE
         and problem.n_observations < SPARSE_SHARE * problem.mask.numel()
     )
 

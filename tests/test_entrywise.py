@@ -1,12 +1,13 @@
 """The entry-wise evaluator computes what the dense one does."""
 
+import math
 from itertools import pairwise
 
 import pytest
 import torch
 
 from dmfkit import CompletionTask, Factorization
-from dmfkit.entrywise import SPARSE_SHARE, EntrywiseEvaluator, evaluator_for
+from dmfkit.entrywise import SPARSE_SHARE, SPARSE_SIZE, SPARSE_WIDTH, EntrywiseEvaluator, evaluator_for
 from dmfkit.evaluation import Evaluator
 
 
@@ -43,9 +44,13 @@ def test_an_observed_zero_is_an_observation():
     assert float(EntrywiseEvaluator(problem, widths, 1).squares(state)) == pytest.approx(float(expected), rel=1e-13)
 
 
-def test_the_cheaper_one_is_chosen():
-    few = CompletionTask(d=30, rank=2, n_observed=int(900 * SPARSE_SHARE) - 1).problem()
-    many = CompletionTask(d=30, rank=2, n_observed=400).problem()
-    assert isinstance(evaluator_for(few, (30, 4, 30), 1), EntrywiseEvaluator)
-    for problem, widths in ((many, (30, 4, 30)), (few, (30, 200, 30)), (few, (30, 30))):
-        assert type(evaluator_for(problem, widths, 1)) is Evaluator
+def test_the_cheapest_one_is_chosen():
+    d = math.isqrt(SPARSE_SIZE)
+    few = CompletionTask(d=d, rank=2, n_observed=int(SPARSE_SIZE * SPARSE_SHARE) - 1).problem()
+    many = CompletionTask(d=d, rank=2, n_observed=int(SPARSE_SIZE * SPARSE_SHARE) + 1).problem()
+    small = CompletionTask(d=d - 1, rank=2, n_observed=10).problem()
+    assert isinstance(evaluator_for(few, (d, 40, d), 1), EntrywiseEvaluator)
+    for problem, width in ((many, 40), (few, SPARSE_WIDTH + 1), (small, 40)):
+        side = problem.shape[0]
+        assert type(evaluator_for(problem, (side, width, side), 1)) is Evaluator
+    assert type(evaluator_for(few, (d, d), 1)) is Evaluator
