@@ -115,7 +115,10 @@ class BlockwiseEvaluator(ThinEvaluator):
     ) -> np.floating[Any]:
         """Sum of squares of a group's blocks; where they are asked for, products of the residual with both factors."""
         total, one = self._sums[number]
-        room = self._spare.pop() if self._spare else np.empty((self._height, right.shape[1]), right.dtype)
+        try:
+            room = self._spare.pop()
+        except IndexError:  # asked and taken at once: another thread may come between
+            room = np.empty((self._height, right.shape[1]), right.dtype)
         square = right.dtype.type(0)
         with quiet_overflow():
             for place, block in enumerate(self._groups[number]):

@@ -143,9 +143,8 @@ def gradient_descent(
                 if on_end is not None:
                     on_end(len(gone))
                 batch.keep(~ended)
-    runs = torch.cat(lost)
-    if len(runs):
-        out["stable_lr"][runs] = largest_stable_lr(
+    if any(len(runs) for runs in lost):
+        out["stable_lr"][torch.cat(lost)] = largest_stable_lr(
             problem, Factorization(torch.cat(healthy), widths), factor_rates=settings.factor_rates
         )
     return Result(Factorization(final, widths), records=log.data, **out)

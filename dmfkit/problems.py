@@ -185,7 +185,7 @@ class MatrixCompletion(Problem):
 
     @cached_property
     def _minus_values(self) -> Tensor:
-        return -self.masked_values
+        return -(self.values * self.mask)
 
     def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
         # One pass over the matrix; the same to the bit as the masked difference, since the mask holds zeros and ones.
