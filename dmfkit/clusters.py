@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from distributed.deploy import Cluster
 
 
+# A scheduler that runs answers in a fraction of a second; a wrong address should not cost a minute.
+ANSWER = 10.0
+
+
 def cluster(
     where: str | Client | Cluster | None = None,
     *,
@@ -39,7 +43,7 @@ def cluster(
     threads : int
         Threads of PyTorch in each task. Results are the same to the bit as those of a process with as many.
     timeout : float
-        Seconds to wait for the scheduler's answer, and for a worker while there is none.
+        Seconds to wait for a worker while there is none, and, if it is less than ten, for the scheduler's answer.
 
     Returns
     -------
@@ -72,7 +76,7 @@ def cluster(
         )
     description = f"Dask, scheduler {where}" if isinstance(where, str) else f"Dask, {type(where).__name__}"
     if isinstance(where, str):
-        _check_answer(where, timeout)
+        _check_answer(where, min(timeout, ANSWER))
     client = distributed.Client(where, timeout=timeout, set_as_default=False)
     return Executor(client, description, threads, timeout, (client,))
 

@@ -318,6 +318,12 @@ def test_nobody_answers():
                 cluster(f"tcp://127.0.0.1:{port}", timeout=0.5)
 
 
+def test_a_wrong_address_is_not_waited_for_as_long_as_workers_are(monkeypatch):
+    monkeypatch.setattr("dmfkit.clusters.ANSWER", 0.5)
+    with pytest.raises(InputError, match=r"no Dask scheduler .* within 0.5 s"):
+        cluster("tcp://127.0.0.1:1")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
