@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dmfkit.book.speed import GROUPS, speeds, stored
+from dmfkit.book.speed import GROUPS, _table, speeds, stored
 from dmfkit.book.speed_targets import TARGETS, reached
 from dmfkit.errors import InputError
 
@@ -48,11 +48,35 @@ def test_the_page_shows_every_stored_row_and_its_machine():
         assert one["machine"]["date"] in page
         assert one["machine"]["processor"] in page
         for row in one["rows"]:
-            value = f"{row['value']:.4g} {row['unit']}".strip()
-            line = next(line for line in page.splitlines() if line.startswith(f"| {row['name']} | {value} |"))
+            line = row_that_says(page, row["name"], row["value"], row["unit"])
             if row["against"]:
-                assert f" {row['ratio']:.3g} times as much: " in line
+                assert read_number(line.split("|")[3]) == pytest.approx(row["ratio"], rel=6e-3)
+                assert " times as much: " in line
                 assert line.removesuffix(" |").endswith(row["against"].rpartition(": ")[2])
+
+
+def row_that_says(page, name, value, unit):
+    """The row of this name with this value; in several tables rows have one name."""
+    for line in page.splitlines():
+        if line.startswith(f"| {name} | "):
+            shown, _, shown_unit = line.split("|")[2].strip().partition(" ")
+            scale = 1e6 if (unit, shown_unit) == ("s", "us") else 1.0
+            if read_number(shown) == pytest.approx(scale * value, rel=6e-4) and (scale > 1 or shown_unit == unit):
+                return line
+    raise AssertionError(f"no row says that {name} is {value} {unit}")
+
+
+def read_number(text):
+    return float(text.split()[0].replace(",", ""))
+
+
+def test_long_and_short_numbers_are_written_out():
+    rows = [
+        {"name": "a", "value": 3_941_234, "unit": "", "against": "", "ratio": None},
+        {"name": "b", "value": 2.211e-5, "unit": "s", "against": "c: d", "ratio": 3395.65},
+    ]
+    assert _table(rows).count("| a | 3,941,000 |") == 1
+    assert "| b | 22.11 us | 3,400 times as much: c: d |" in _table(rows)
 
 
 def test_the_page_says_what_is_missed_met_and_unmeasured(tmp_path):

@@ -117,10 +117,22 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     compared = any(row["against"] for row in rows)
     lines = ["| what | measured |" + (" beside it |" if compared else ""), "|:--|:--|" + (":--|" if compared else "")]
     for row in rows:
-        value = "not reached" if row["value"] is None else f"{row['value']:.4g} {row['unit']}".strip()
+        value = "not reached" if row["value"] is None else _quantity(row["value"], row["unit"])
         beside = f" {_beside(row)} |" if compared else ""
         lines.append(f"| {_plain(row['name'])} | {_plain(value)} |{beside}")
     return _stacked(lines)
+
+
+def _quantity(value: float, unit: str) -> str:
+    """A value with its unit; short times in microseconds."""
+    if unit == "s" and 0 < value < 1e-3:
+        value, unit = 1e6 * value, "us"
+    return f"{_number(value, 4)} {unit}".strip()
+
+
+def _number(value: float, digits: int) -> str:
+    """A number with so many digits, thousands apart."""
+    return f"{float(f'{value:.{digits}g}'):,.15g}"
 
 
 def _beside(row: Mapping[str, Any]) -> str:
@@ -128,7 +140,7 @@ def _beside(row: Mapping[str, Any]) -> str:
     if row["ratio"] is None:
         return ""
     prefix = row["name"].partition(": ")[0] + ": "
-    return f"{row['ratio']:.3g} times as much: {_plain(row['against'].removeprefix(prefix))}"
+    return f"{_number(row['ratio'], 3)} times as much: {_plain(row['against'].removeprefix(prefix))}"
 
 
 def _targets(groups: Mapping[str, Mapping[str, Any]]) -> str:
@@ -140,7 +152,7 @@ def _targets(groups: Mapping[str, Mapping[str, Any]]) -> str:
         if value is not None:
             low, high = target.least, target.most
             met = (low is None or value >= low) and (high is None or value <= high)
-            found = f"{value:.3g}, {'met' if met else '**missed**'}"
+            found = f"{_number(value, 3)}, {'met' if met else '**missed**'}"
         lines.append(f"| {target.text} | {wanted} | {found} |")
     return _stacked(lines)
 
