@@ -71,7 +71,8 @@ class BlockwiseEvaluator(ThinEvaluator):
         self._spread = spread
         self._mask, self._values = None, problem.values.numpy()
         if isinstance(problem, MatrixCompletion):
-            self._mask, self._values = problem.mask.numpy(), problem.masked_values.numpy()
+            # Minus the values, to be added: the problem keeps them for every evaluator.
+            self._mask, self._values = problem.mask.numpy(), problem.minus_values.numpy()
         n_rows, n_columns = self._values.shape
         n_blocks = -(-n_rows * n_columns // BLOCK)
         # A group has two blocks or more.
@@ -135,9 +136,10 @@ class BlockwiseEvaluator(ThinEvaluator):
     def _residual(self, block: slice, left: NDArray[Any], right: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:
         """The rows of the residual in `block`."""
         np.matmul(left[block], right, out=out)
-        if self._mask is not None:
-            np.multiply(out, self._mask[block], out=out)
-        return np.subtract(out, self._values[block], out=out)
+        if self._mask is None:
+            return np.subtract(out, self._values[block], out=out)
+        np.multiply(out, self._mask[block], out=out)
+        return np.add(out, self._values[block], out=out)
 
 
 def _divided(first: int, end: int, number: int) -> list[slice]:

@@ -179,17 +179,13 @@ class MatrixCompletion(Problem):
         return int(self.mask.sum().item())
 
     @cached_property
-    def masked_values(self) -> Tensor:
-        """Observed values, zero elsewhere whatever `values` holds there."""
-        return self.values * self.mask
-
-    @cached_property
-    def _minus_values(self) -> Tensor:
+    def minus_values(self) -> Tensor:
+        """Minus the observed values, and zero elsewhere whatever `values` holds there."""
         return -(self.values * self.mask)
 
     def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
         # One pass over the matrix; the same to the bit as the masked difference, since the mask holds zeros and ones.
-        residual = torch.addcmul(self._minus_values, end_to_end, self.mask, out=end_to_end)
+        residual = torch.addcmul(self.minus_values, end_to_end, self.mask, out=end_to_end)
         return sum_of_squares(residual), residual
 
     def gradient(self, end_to_end: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dmfkit import (
     CompletionTask,
@@ -31,6 +32,14 @@ def small_completion() -> MatrixCompletion:
 def small_start() -> Factorization:
     """Depth 3, two runs, not balanced and not small, so that every term of the dynamics matters."""
     return initialise("gaussian", (8, 8, 8, 8), [0.5, 0.8], [0, 1])
+
+
+@pytest.fixture
+def threads():
+    """Set the number of PyTorch's threads, and set it back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

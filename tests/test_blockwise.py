@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from itertools import pairwise
 
 import pytest
 import torch
+from made import random_factors
 
 from dmfkit import (
     CompletionTask,
@@ -28,18 +28,8 @@ MASKED = CompletionTask(d=D, rank=2, n_observed=60_000)
 FULL = FullObservationTask(d=D, rank=2)
 
 
-def factors_of(widths, runs=2, scale=1.0, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(0)
-    return Factorization.from_factors(
-        [
-            scale * torch.randn(runs, rows, columns, generator=generator, dtype=dtype)
-            for columns, rows in pairwise(widths)
-        ]
-    )
-
-
-def both(problem, widths, **options):
-    state = factors_of(widths, **options).state
+def both(problem, widths, dtype=torch.float64):
+    state = random_factors(widths, 2).state.to(dtype)
     ours, theirs = torch.empty_like(state), torch.empty_like(state)
     blocks, plain = BlockwiseEvaluator(problem, widths, len(state)), Evaluator(problem, widths, len(state))
     squares = blocks.squares_and_gradient(state, ours), plain.squares_and_gradient(state, theirs)
@@ -77,35 +67,29 @@ def test_single_precision_stays_so():
 
 
 @pytest.mark.parametrize("runs", [1, 3])
-def test_the_same_numbers_on_any_number_of_cores(runs):
-    problem, start = MASKED.problem(), factors_of((D, 4, 4, D), runs, scale=0.02)
-    before, found = torch.get_num_threads(), []
+def test_the_same_numbers_on_any_number_of_cores(threads, runs):
+    widths = (D, 4, 4, D)
+    problem, start = MASKED.problem(), Factorization(0.02 * random_factors(widths, runs).state, widths)
+    found = []
     for number in (1, 2, 3):
-        torch.set_num_threads(number)
-        try:
-            found.append(
-                [
-                    gradient_descent(problem, start, Descent(lr=1e-3, max_steps=30)).factorization.state,
-                    gradient_flow(problem, start, Flow(max_evaluations=60)).factorization.state,
-                ]
-            )
-        finally:
-            torch.set_num_threads(before)
+        threads(number)
+        found.append(
+            [
+                gradient_descent(problem, start, Descent(lr=1e-3, max_steps=30)).factorization.state,
+                gradient_flow(problem, start, Flow(max_evaluations=60)).factorization.state,
+            ]
+        )
     for one in found[1:]:
         assert all(torch.equal(mine, first) for mine, first in zip(one, found[0], strict=True))
     alone = gradient_descent(problem, Factorization(start.state[-1:], start.widths), Descent(lr=1e-3, max_steps=30))
     assert torch.equal(alone.factorization.state[0], found[0][0][-1])
 
 
-def test_a_diverging_run_is_no_warning():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            result = gradient_descent(MASKED.problem(), factors_of((D, 3, D), 1), Descent(lr=1e3, max_steps=50))
-    finally:
-        torch.set_num_threads(before)
+def test_a_diverging_run_is_no_warning(threads):
+    threads(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = gradient_descent(MASKED.problem(), random_factors((D, 3, D), 1), Descent(lr=1e3, max_steps=50))
     assert (result.status == Status.DIVERGED).all()
 
 

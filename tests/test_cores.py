@@ -32,14 +32,6 @@ WIDTHS = full_widths(TASK.shape, 3)
 SCALES = [10.0**-k for k in range(1, 13)]
 
 
-@pytest.fixture
-def threads():
-    """Set the number of PyTorch's threads, and set it back."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def blas_threads():
     return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 

@@ -1,12 +1,12 @@
 """The entry-wise evaluator computes what the dense one does."""
 
 import math
-from itertools import pairwise
 
 import pytest
 import torch
+from made import random_factors
 
-from dmfkit import CompletionTask, Factorization
+from dmfkit import CompletionTask
 from dmfkit.entrywise import SPARSE_SHARE, SPARSE_SIZE, SPARSE_WIDTH, EntrywiseEvaluator, evaluator_for
 from dmfkit.evaluation import Evaluator
 
@@ -15,11 +15,7 @@ from dmfkit.evaluation import Evaluator
 @pytest.mark.parametrize("widths", [(30, 4, 30), (30, 4, 5, 30), (30, 6, 3, 4, 30)])
 def test_both_evaluators_agree(widths, normalisation):
     problem = CompletionTask(d=30, rank=2, n_observed=70, normalisation=normalisation).problem()
-    generator = torch.Generator().manual_seed(0)
-    factors = [
-        torch.randn(3, rows, columns, generator=generator, dtype=torch.float64) for columns, rows in pairwise(widths)
-    ]
-    state = Factorization.from_factors(factors).state
+    state = random_factors(widths, 3).state
     sparse, dense = EntrywiseEvaluator(problem, widths, 3), Evaluator(problem, widths, 3)
     ours, theirs = torch.empty_like(state), torch.empty_like(state)
     assert torch.allclose(
