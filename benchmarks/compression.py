@@ -14,9 +14,11 @@ from torch import Tensor
 
 from benchmarks.rows import Row, compared
 from dmfkit import CompletionTask, CompressedStart, Flow, FullObservationTask, OrthogonalStart, gradient_flow, spectra
-from dmfkit.blockwise import BlockwiseEvaluator, evaluates_blocks
+from dmfkit.blockwise import BlockwiseEvaluator
+from dmfkit.compiled_evaluation import CompiledEvaluator
 from dmfkit.entrywise import EntrywiseEvaluator
-from dmfkit.evaluation import AnyEvaluator, Evaluator
+from dmfkit.evaluation import AnyEvaluator
+from dmfkit.evaluators import Way, way
 from dmfkit.progress import Progress
 from dmfkit.record import Snapshot
 from dmfkit.starts import AnyStart
@@ -83,7 +85,7 @@ def _steps(
 
 
 def _residuals(task: CompletionTask, repeats: int) -> list[Row]:
-    """Evaluation entry by entry and otherwise, by share of observed entries: where `dmfkit.entrywise` changes over.
+    """Evaluation entry by entry and otherwise, by share of observed entries: where `dmfkit.evaluators` changes over.
 
     On one core, where neither way waits for threads of the other.
     """
@@ -96,8 +98,10 @@ def _residuals(task: CompletionTask, repeats: int) -> list[Row]:
         with threadpool_limits(1, user_api="blas"):
             for share in (0.3, 0.2, 0.1, 0.05, 0.02):
                 problem = replace(task, n_observed=max(1, int(share * task.d**2))).problem()
-                blocks = evaluates_blocks(problem, widths)
-                other = (BlockwiseEvaluator if blocks else Evaluator)(problem, widths, 1)
+                blocks = way(replace(problem, mask=torch.ones_like(problem.mask)), widths) is Way.BLOCKS
+                other: AnyEvaluator = (
+                    BlockwiseEvaluator(problem, widths, 1) if blocks else CompiledEvaluator(problem, widths)
+                )
                 where = f"evaluation on one core, {share:.0%} observed"
                 reference = Row(f"{where}, every entry", _median(other, state, repeats), "s")
                 sparse = _median(EntrywiseEvaluator(problem, widths, 1), state, repeats)

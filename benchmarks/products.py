@@ -1,4 +1,4 @@
-"""Ways to compute the products of entry-wise completion, side by side: why `dmfkit.sampled_products` is as it is."""
+"""Ways to compute what entry-wise completion needs, side by side: why `dmfkit.sampled_products` is as it is."""
 
 from __future__ import annotations
 
@@ -7,51 +7,40 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from scipy.sparse import csc_array, csr_array
 from torch import Tensor
 
 from benchmarks.rows import Row, compared
-from dmfkit.sampled_products import DeviceProducts, HostProducts, csr_tensor, row_starts
+from dmfkit.sampled_products import DeviceProducts, HostProducts, csr_tensor, entries, row_starts
 from dmfkit.sparse_completion import SparseCompletion
 
-# Entries in one chunk of the variants by torch.
-CHUNK = 16_384
+# Numbers in each of the chunks of the variants by NumPy and torch: half a megabyte in double precision.
+CHUNK = 65_536
 
 
 def rows(problem: SparseCompletion, width: int, repeats: int) -> list[Row]:
-    """Residual, product and transposed product at thin factors of this width; what is used comes first."""
+    """Residual, and both its products, at thin factors of this width; what is used comes first."""
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(side, width, generator=generator, dtype=torch.float64) for side in problem.shape)
     parts = problem.rows, problem.columns, problem.values, problem.size
     host, device = HostProducts(*parts), DeviceProducts(*parts)
-    host.residual(left, right)
-    device.residual(left, right)
     long_rows, long_columns = problem.rows.long(), problem.columns.long()
-    starts = row_starts(problem.rows, problem.size[0])
     # The index of the torch matrices that most code has, 64-bit, is converted in every product.
-    wide = csr_tensor(starts, long_columns, problem.values, problem.size)
-    order = torch.argsort(long_columns * problem.size[0] + long_rows)
+    wide = csr_tensor(row_starts(problem.rows, problem.size[0]), long_columns, problem.values, problem.size)
+    gather = long_rows, long_columns, problem.values
     ways: dict[str, dict[str, Callable[[], object]]] = {
         "residual": {
-            "NumPy, in chunks": lambda: host.residual(left, right),
-            "torch.sparse.sampled_addmm": lambda: device.residual(left, right),
+            "compiled loop": lambda: entries(left, right, problem.rows, problem.columns) - problem.values,
+            "NumPy, in chunks": lambda: _by_numpy(left, right, problem),
+            "torch.sparse.sampled_addmm": lambda: device._residual(left, right),
             "torch.sparse.sampled_addmm, 64-bit index": lambda: torch.sparse.sampled_addmm(wide, left, right.mT),
-            "torch gathers, in chunks": lambda: _gathered(left, right, long_rows, long_columns, problem.values, CHUNK),
-            "torch gathers, whole": lambda: _gathered(
-                left, right, long_rows, long_columns, problem.values, len(long_rows)
-            ),
+            "torch gathers, in chunks": lambda: _gathered(left, right, *gather, CHUNK // width),
+            "torch gathers, whole": lambda: _gathered(left, right, *gather, len(long_rows)),
         },
-        "product": {
-            "SciPy": lambda: host.times(right),
-            "torch, 32-bit index": lambda: device.times(right),
-            "torch, 64-bit index": lambda: wide @ right,
-        },
-        "transposed product": {
-            "SciPy, scattering": lambda: host.transposed_times(left),
-            "torch, values reordered": lambda: device.transposed_times(left),
-            "torch, values reordered by indexing": lambda: problem.values[order],
-            "torch, transposed view": lambda: (
-                csr_tensor(starts.int(), problem.columns, problem.values, problem.size).transpose(0, 1) @ left
-            ),
+        "residual and both products": {
+            "compiled loop, one pass": lambda: host.square_and_products(left, right, 1.0),
+            "NumPy in chunks, SciPy": lambda: by_scipy(left, right, problem),
+            "torch, a second order for the transpose": lambda: device.square_and_products(left, right, 1.0),
         },
     }
     found: list[Row] = []
@@ -60,6 +49,25 @@ def rows(problem: SparseCompletion, width: int, repeats: int) -> list[Row]:
         first, *others = (Row(f"{what}: {name}", one, "s") for name, one in seconds.items())
         found += [first, *(compared(row.name, row.value, "s", first) for row in others)]
     return found
+
+
+def by_scipy(left: Tensor, right: Tensor, problem: SparseCompletion) -> tuple[np.ndarray, np.ndarray]:
+    """Products of the residual, and of its transpose, with `right` and `left`; one index serves both."""
+    residual, starts = _by_numpy(left, right, problem), row_starts(problem.rows, problem.size[0]).int().numpy()
+    parts = residual, problem.columns.numpy(), starts
+    # Read as compressed columns, the same three arrays are the transpose.
+    transposed = csc_array(parts, shape=problem.size[::-1])
+    return csr_array(parts, shape=problem.size) @ right.numpy(), transposed @ left.numpy()
+
+
+def _by_numpy(left: Tensor, right: Tensor, problem: SparseCompletion) -> np.ndarray:
+    """Residual by gathers of chunks that stay in the cache."""
+    size, out = CHUNK // left.shape[1], np.empty(len(problem.values))
+    for first in range(0, len(out), size):
+        here = slice(first, first + size)
+        mine, other = left.numpy()[problem.rows[here].numpy()], right.numpy()[problem.columns[here].numpy()]
+        np.einsum("ij,ij->i", mine, other, out=out[here])
+    return np.subtract(out, problem.values.numpy(), out=out)
 
 
 def _gathered(left: Tensor, right: Tensor, rows_: Tensor, columns: Tensor, values: Tensor, size: int) -> Tensor:

@@ -3,7 +3,7 @@
 PyTorch's operations and OpenBLAS's products have threads of their own, which wait for work by spinning. Side by side
 they take the cores from each other: a step of 1 ms was seen to take 8. So only one of the two has them: OpenBLAS where
 single products are large, PyTorch where the loss is formed by its own products, and neither where parts of a batch are
-trained, or blocks of rows evaluated, side by side.
+trained, or blocks of rows or groups of entries evaluated, side by side.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from typing import TypeVar
 import torch
 from threadpoolctl import ThreadpoolController
 
-from dmfkit.blockwise import evaluates_blocks
-from dmfkit.entrywise import evaluates_entries
-from dmfkit.problems import MatrixSensing, Problem
+from dmfkit.evaluators import Way, way
+from dmfkit.problems import Problem
 
 # Multiplications in an evaluation of a part below which handing it to a thread costs more than it brings.
 PART_WORK = 4_000_000
@@ -42,9 +41,13 @@ class Cores:
         self._most, self._work, self._pool, self._lanes = most, work, pool, lanes
         self.stop = threading.Event()
 
-    def parts(self, n_runs: int) -> int:
-        """How many parts of a batch of `n_runs` runs are worth a thread each."""
-        return max(1, min(self._most, n_runs, n_runs * self._work // PART_WORK))
+    def work(self, n_runs: int) -> int:
+        """Multiplications in an evaluation of `n_runs` runs."""
+        return n_runs * self._work
+
+    def parts(self, n_runs: int, steps: int = 1) -> int:
+        """How many parts of a batch of `n_runs` runs are worth a thread each, for so many steps at once."""
+        return max(1, min(self._most, n_runs, steps * self.work(n_runs) // PART_WORK))
 
     def map(self, function: Callable[[Given], Made], given: Sequence[Given]) -> list[Made]:
         """Call a function for everything that is given, side by side.
@@ -76,25 +79,25 @@ class Cores:
 def cores(problem: Problem, widths: tuple[int, ...]) -> Iterator[Cores]:
     """Divide the cores for training factorizations of these widths, and take the division back afterwards."""
     number = torch.get_num_threads()
-    if problem.device.type != "cpu" or number == 1:
-        with ThreadPoolExecutor(1) as pool:
-            yield Cores(1, 0, pool)
-        return
     first, *others = widths
     products = [first * columns * rows for columns, rows in pairwise(others)]
+    if problem.device.type != "cpu" or number == 1:
+        with ThreadPoolExecutor(1) as pool:
+            yield Cores(1, 3 * sum(products), pool)
+        return
     large = max(products, default=0) >= LARGE_PRODUCT
-    # Sparse products, and those with the measurements of sensing.
-    by_torch = isinstance(problem, MatrixSensing) or evaluates_entries(problem, widths)
-    by_blocks = not by_torch and evaluates_blocks(problem, widths)
-    side_by_side = not (large or by_torch or by_blocks)
+    fastest = way(problem, widths)
+    by_torch = fastest is Way.TENSORS  # products with the measurements of sensing
+    by_pieces = fastest in (Way.ENTRIES, Way.BLOCKS)
+    side_by_side = not (large or by_torch or by_pieces)
     try:
         if not by_torch:
             torch.set_num_threads(1)
         with (
-            _libraries().limit(limits=1 if by_torch or by_blocks or side_by_side else None, user_api="blas"),
+            _libraries().limit(limits=1 if by_torch or by_pieces or side_by_side else None, user_api="blas"),
             ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,)) as pool,
         ):
-            yield Cores(number if side_by_side else 1, 3 * sum(products), pool, number if by_blocks else 1)
+            yield Cores(number if side_by_side else 1, 3 * sum(products), pool, number if by_pieces else 1)
     finally:
         torch.set_num_threads(number)
 

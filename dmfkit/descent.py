@@ -19,10 +19,6 @@ from dmfkit.problems import Normalisation, Problem, check_stop
 from dmfkit.record import Log, Recorder
 from dmfkit.result import Result, Status, allocate
 
-# Steps between two looks at which runs have ended. Ended runs stand still at once, on the device; they are only taken
-# out of the batch, which needs the host, at the end of a block.
-BLOCK = 50
-
 
 @dataclass(frozen=True)
 class Descent:
@@ -121,7 +117,7 @@ def gradient_descent(
                 log.write(moments.pop(0)[0], batch.runs, problem, Factorization(batch.state, widths))
             final[batch.runs] = batch.state
             # The pass at the limit tests the loss after the last step and takes no further one.
-            until = min(step + BLOCK, moments[0][1] if moments else step + BLOCK, settings.max_steps + 1)
+            until = min(step + batch.block, settings.max_steps + 1, *(moments[0][1:] if moments else ()))
             squares = batch.advance(step, until)
             step = until
             ended = torch.ones_like(batch.active) if step > settings.max_steps else ~batch.active

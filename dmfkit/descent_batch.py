@@ -8,9 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dmfkit.compiled_evaluation import CompiledEvaluator
 from dmfkit.cores import Cores
-from dmfkit.entrywise import evaluator_for
 from dmfkit.evaluation import AnyEvaluator
+from dmfkit.evaluators import Way, evaluator_for, way
 from dmfkit.factorization import split_factors
 from dmfkit.problems import MatrixSensing, Problem
 from dmfkit.products import Operand, Products, products_for, quiet_overflow, sum_of_squares
@@ -21,6 +22,12 @@ StepRule = Literal["fixed", "group_rmsprop"]
 BLOW_UP = 1e6
 # Runs of a part whose tensors take more bytes than this fall out of a core's caches between two steps.
 PART_BYTES = 8 * 2**20
+# Steps between two looks at which runs have ended. Ended runs stand still at once, on the device; they are only taken
+# out of the batch, which needs the host, at the end of a block.
+BLOCK = 50
+# Compiled steps are no operations of Python's: a block of them should take some hundredths of a second, so that an
+# interruption does not wait. Multiplications of a block, and its least and greatest number of steps.
+BLOCK_WORK, SHORTEST, LONGEST = 2_000_000_000, 5, 1000
 # Running average and floor of the released code's GroupRMSprop.
 DECAY, LEAST_ROOT = 0.99, 1e-4
 
@@ -94,7 +101,10 @@ class Batch:
         cores: Cores,
     ) -> None:
         self.problem, self.widths, self.rule, self.cores = problem, widths, rule, cores
-        self.state, self.rates, self._gradient = state, rates, torch.empty_like(state)
+        self._compiled = way(problem, widths) is Way.LOOPS
+        self.state, self.rates = state, rates
+        # A compiled loop takes one run after the other, with a gradient of its own.
+        self._gradient = state[:0] if self._compiled else torch.empty_like(state)
         self.runs = torch.arange(len(state), device=state.device)
         self.steps = torch.zeros_like(self.runs)
         self.active = torch.ones_like(self.runs, dtype=torch.bool)
@@ -129,7 +139,10 @@ class Batch:
             with quiet_overflow():
                 return [_train(part, self.rule, step, until) for part in self._parts[lane :: self._n_lanes]]
 
-        done = self.cores.map(train, range(self._n_lanes))
+        if self.cores.parts(len(self.runs), until - step) > 1:
+            done = self.cores.map(train, range(self._n_lanes))
+        else:
+            done = [train(lane) for lane in range(self._n_lanes)]
         history = torch.cat([done[i % self._n_lanes][i // self._n_lanes] for i in range(len(self._parts))], dim=1)
         # A run takes one step for every loss that lets it go on; the limit lets none.
         going = (history >= self.floor).logical_and_(history <= self.ceiling).cummin(dim=0).values.sum(dim=0)
@@ -163,8 +176,19 @@ class Batch:
                 )
             )
 
+    @property
+    def block(self) -> int:
+        """Number of steps that are worth taking before the next look at which runs have ended."""
+        if not self._compiled:
+            return BLOCK
+        work = self.cores.work(-(-len(self.runs) // self._n_lanes))
+        return max(SHORTEST, min(LONGEST, BLOCK_WORK // max(1, work)))
+
     def _divided(self, n_runs: int) -> tuple[int, int]:
         """Number of threads and of parts."""
+        if self._compiled:
+            lanes = self.cores.parts(n_runs, LONGEST)
+            return lanes, lanes
         # Sensing multiplies all runs with its measurements at once; a GPU wants as much work at once as there is.
         if self.state.device.type != "cpu" or isinstance(self.problem, MatrixSensing):
             return 1, 1
@@ -183,18 +207,37 @@ class Batch:
 
 def _train(part: _Part, rule: Rule, step: int, until: int) -> Tensor:
     """Losses at the steps from `step` up to, not including, `until`, ``(steps, runs)``."""
-    seen, active = [], part.active
+    if isinstance(part.evaluator, CompiledEvaluator):
+        seen = part.evaluator.descend(
+            part.state,
+            part.by.tensor(part.rates),
+            part.by.tensor(part.average),
+            (part.by.tensor(part.floor), part.by.tensor(part.ceiling)),
+            (step, until, rule.last),
+            factor_rates=rule.factor_rates,
+            weight_decay=rule.weight_decay,
+            memory=(DECAY if rule.name == "group_rmsprop" else 0.0, LEAST_ROOT),
+        )
+        _look(part, seen[-1])
+        return seen
+    history = []
     for number in range(step, until):
         squares = part.evaluator.squares_and_gradient(part.state, part.gradient)
-        seen.append(squares)
-        now = part.by.operand(squares)
-        active &= now.clip(part.floor, part.ceiling) == now  # neither below nor above, nor NaN
+        history.append(squares)
+        active = _look(part, squares)
         if number < rule.last:
             size = part.rates
             if rule.name == "group_rmsprop":
                 size = size / (_root_mean_square(part, number + 1) + LEAST_ROOT)
             _step(part.blocks, part.by.tensor(size * active), rule.weight_decay)
-    return torch.stack(seen)
+    return torch.stack(history)
+
+
+def _look(part: _Part, squares: Tensor) -> Operand:
+    """Which runs go on after they have had these squared residuals: neither below nor above, nor NaN."""
+    now, active = part.by.operand(squares), part.active
+    active &= now.clip(part.floor, part.ceiling) == now
+    return active
 
 
 def _root_mean_square(part: _Part, count: int) -> Operand:

@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmfkit.blockwise import Spread, serially
 from dmfkit.chebyshev import STAGE_FACTOR, chebyshev_step, stages_for
 from dmfkit.cores import cores
-from dmfkit.entrywise import evaluator_for
 from dmfkit.errors import InputError
+from dmfkit.evaluators import evaluator_for
 from dmfkit.factorization import Factorization, split_factors
 from dmfkit.problems import Normalisation, Problem, check_stop
 from dmfkit.products import quiet_overflow
 from dmfkit.record import Log, Recorder
 from dmfkit.result import Result, Status, allocate, joined
+from dmfkit.spread import Spread, serially
 
 MAX_STAGES = 400
 # Accepted steps after which the spectral radius is estimated anew (a rejected step asks for it at once).

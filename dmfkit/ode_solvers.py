@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from dmfkit.entrywise import evaluator_for
 from dmfkit.errors import InputError, SolverError
+from dmfkit.evaluators import evaluator_for
 from dmfkit.problems import Problem
 from dmfkit.products import quiet_overflow
 

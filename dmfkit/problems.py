@@ -160,6 +160,12 @@ class Problem(ABC):
         return None
 
 
+def _check_observed(values: Tensor) -> None:
+    """Raise `InputError` if one of the observed values is no number: NaN stands for what is not observed."""
+    if bool(torch.isnan(values).any()):
+        raise InputError("an observed value is NaN: leave such entries out of the mask.")
+
+
 @dataclass(frozen=True)
 class MatrixCompletion(Problem):
     """Some entries of a matrix are observed.
@@ -183,6 +189,12 @@ class MatrixCompletion(Problem):
         """Minus the observed values, and zero elsewhere whatever `values` holds there."""
         return -(self.values * self.mask)
 
+    @cached_property
+    def values_or_nan(self) -> Tensor:
+        """The observed values, and NaN where nothing is observed, whatever `values` holds there."""
+        _check_observed(self.values[self.mask > 0])
+        return torch.where(self.mask > 0, self.values, torch.nan)
+
     def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
         # One pass over the matrix; the same to the bit as the masked difference, since the mask holds zeros and ones.
         residual = torch.addcmul(self.minus_values, end_to_end, self.mask, out=end_to_end)
@@ -200,6 +212,12 @@ class FullObservation(Problem):
     @property
     def n_observations(self) -> int:
         return self.values.numel()
+
+    @cached_property
+    def values_or_nan(self) -> Tensor:
+        """As for completion: all values, none of them NaN."""
+        _check_observed(self.values)
+        return self.values.contiguous()
 
     def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
         residual = end_to_end.sub_(self.values)

@@ -11,7 +11,7 @@ import torch
 
 from dmfkit.paths import checkout
 
-PACKAGES = ("torch", "numpy", "scipy", "xarray")
+PACKAGES = ("torch", "numpy", "numba", "scipy", "xarray")
 
 
 def device_name(device: torch.device) -> str:

@@ -1,51 +1,53 @@
-"""The three products of entry-wise completion: entries of a product of thin matrices, and a sparse matrix times thin.
+"""What entry-wise completion needs of its residual: the square, and products with thin matrices.
 
-Measured choices, see `python -m benchmarks size`. On the CPU entries are computed in chunks that stay in the cache,
-by NumPy: gathers of whole arrays are bound by memory. Both products with the sparse residual use one index: row by row
-for the one, and scattering over the columns for the transposed one, so that no second, reordered copy is kept.
+On a CPU all of it is one pass over the entries, row by row, which keeps no residual; the transposed product scatters
+over the columns, so that there is no second, reordered copy of the entries.
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from scipy.sparse import csc_array, csr_array
+from numpy.typing import NDArray
 from torch import Tensor
 
-# Numbers in each of the two gathered chunks: half a megabyte in double precision.
-CHUNK = 65_536
+from dmfkit.compiled import entries as compiled
+from dmfkit.spread import Spread, serially
+
+# Rows are gone through in at most so many groups, whatever the number of threads, so that it changes no last digit.
+MOST_GROUPS = 8
 
 
 class SampledProducts(Protocol):
-    """Products with a sparse matrix ``R`` of fixed pattern, of shape ``(d, d_in)``, that `residual` fills."""
+    """The residual ``R`` of products ``left right^T`` at fixed entries of a matrix of shape ``(d, d_in)``.
 
-    def residual(self, left: Tensor, right: Tensor) -> Tensor:
-        """Fill ``R`` with ``left right^T - values`` at the observed entries; return these, ``(m,)``.
+    `left` is ``(d, k)``, `right` is ``(d_in, k)``, both contiguous.
+    """
 
-        `left` is ``(d, k)``, `right` is ``(d_in, k)``, both contiguous. What is returned is the memory of ``R``.
-        """
+    def square(self, left: Tensor, right: Tensor) -> Tensor:
+        """Sum of squared residuals."""
 
-    def times(self, right: Tensor) -> Tensor:
-        """``R right``, ``(d, k)``."""
-
-    def transposed_times(self, left: Tensor) -> Tensor:
-        """``R^T left``, ``(d_in, k)``."""
+    def square_and_products(self, left: Tensor, right: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, ``scale R right``, ``(d, k)``, and ``scale R^T left``, ``(d_in, k)``; memory that is used again."""
 
 
-def sampled_products(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> SampledProducts:
+def sampled_products(
+    rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int], spread: Spread[Any] = serially
+) -> SampledProducts:
     """Products for entries in the order of rows, then columns, where they are kept."""
-    kind = HostProducts if values.device.type == "cpu" else DeviceProducts
-    return kind(rows, columns, values, shape)
+    if values.device.type == "cpu":
+        return HostProducts(rows, columns, values, shape, spread)
+    return DeviceProducts(rows, columns, values, shape)
 
 
 def entries(left: Tensor, right: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Entries of ``left right^T``, ``(m,)``, at the given places."""
     out = torch.empty(len(rows), dtype=left.dtype)
     host = [part.cpu().contiguous().numpy() for part in (left, right, rows, columns)]
-    _fill(out.numpy(), *host)
+    compiled.inner_products(*host, out.numpy())
     return out.to(left.device)
 
 
@@ -64,26 +66,48 @@ def csr_tensor(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int
 
 
 class HostProducts:
-    """On the CPU, by NumPy and SciPy; on one thread, so that no last digit depends on the number of threads."""
+    """On the CPU, by compiled loops; groups of rows are shared among threads.
 
-    def __init__(self, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> None:
-        self._rows, self._columns, self._values = rows.numpy(), columns.numpy(), values.numpy()
-        self._data = np.empty_like(self._values)
-        starts = row_starts(rows, shape[0]).int().numpy()
-        self._matrix = csr_array((self._data, self._columns, starts), shape=shape)
-        # Read as compressed columns, the same three arrays are the transpose.
-        self._transposed = csc_array((self._data, self._columns, starts), shape=shape[::-1])
+    A group has a sum of its own for the transposed product. There are as many as take a quarter of the memory of the
+    entries, so few or only one where entries are few.
+    """
 
-    def residual(self, left: Tensor, right: Tensor) -> Tensor:
-        _fill(self._data, left.numpy(), right.numpy(), self._rows, self._columns)
-        np.subtract(self._data, self._values, out=self._data)
-        return torch.from_numpy(self._data)
+    def __init__(
+        self, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int], spread: Spread[Any] = serially
+    ) -> None:
+        self._entries = row_starts(rows, shape[0]).numpy(), columns.numpy(), values.numpy()
+        self._shape, self._spread = shape, spread
+        self._room: tuple[NDArray[Any], NDArray[Any]] | None = None
 
-    def times(self, right: Tensor) -> Tensor:
-        return torch.from_numpy(self._matrix @ right.numpy())
+    def square(self, left: Tensor, right: Tensor) -> Tensor:
+        thin, edges = (left.contiguous().numpy(), right.numpy()), self._edges(left.shape[1])
+        squares = self._spread(
+            lambda group: compiled.square(*thin, *self._entries, edges[group], edges[group + 1]), len(edges) - 1
+        )
+        return torch.as_tensor(sum(squares), dtype=left.dtype)
 
-    def transposed_times(self, left: Tensor) -> Tensor:
-        return torch.from_numpy(self._transposed @ left.numpy())
+    def square_and_products(self, left: Tensor, right: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+        thin, edges = (left.contiguous().numpy(), right.numpy()), self._edges(left.shape[1])
+        if self._room is None or self._room[0].shape[1] != left.shape[1]:
+            n_columns, width = right.shape
+            self._room = np.empty_like(thin[0]), np.empty((len(edges) - 1, n_columns, width), thin[0].dtype)
+        times_right, sums = self._room
+
+        def of_group(group: int) -> float:
+            place = edges[group], edges[group + 1]
+            return compiled.square_and_products(*thin, *self._entries, *place, scale, times_right, sums[group])
+
+        square = sum(self._spread(of_group, len(edges) - 1))
+        compiled.add_up(sums)
+        return (torch.as_tensor(square, dtype=left.dtype), torch.from_numpy(times_right), torch.from_numpy(sums[0]))
+
+    def _edges(self, width: int) -> list[int]:
+        """Where groups of rows with like numbers of entries begin, and where the last ends."""
+        starts, _, values = self._entries
+        affordable = 1 + len(values) // (2 * width * self._shape[1])
+        n_groups = 1 << (min(affordable, MOST_GROUPS).bit_length() - 1)
+        shares = np.arange(1, n_groups) * len(values) / n_groups
+        return [0, *np.searchsorted(starts, shares).tolist(), self._shape[0]]
 
 
 class DeviceProducts:
@@ -94,31 +118,18 @@ class DeviceProducts:
         self._order = torch.argsort(columns.long() * shape[0] + rows)
         self._index = (row_starts(rows, shape[0]).int(), columns)
         self._index_t = (row_starts(columns[self._order], shape[1]).int(), rows[self._order])
-        self._data = torch.empty_like(values)
 
-    def residual(self, left: Tensor, right: Tensor) -> Tensor:
+    def square(self, left: Tensor, right: Tensor) -> Tensor:
+        residual = self._residual(left, right)
+        return torch.dot(residual, residual)
+
+    def square_and_products(self, left: Tensor, right: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+        residual = self._residual(left, right)
+        square = torch.dot(residual, residual)
+        residual = residual.mul_(scale)
+        times_right = csr_tensor(*self._index, residual, self._shape) @ right
+        return square, times_right, csr_tensor(*self._index_t, residual[self._order], self._shape[::-1]) @ left
+
+    def _residual(self, left: Tensor, right: Tensor) -> Tensor:
         observed = csr_tensor(*self._index, self._values, self._shape)
-        found = torch.sparse.sampled_addmm(observed, left, right.mT, beta=-1.0)
-        return self._data.copy_(found.values())
-
-    def times(self, right: Tensor) -> Tensor:
-        return csr_tensor(*self._index, self._data, self._shape) @ right
-
-    def transposed_times(self, left: Tensor) -> Tensor:
-        return csr_tensor(*self._index_t, self._data[self._order], self._shape[::-1]) @ left
-
-
-def _fill(out: np.ndarray, left: np.ndarray, right: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> None:
-    """Write the inner products of the rows of `left` and `right` at the given places to `out`."""
-    width = left.shape[1]
-    size = max(1, CHUNK // width)
-    gathered = np.empty((2, min(size, len(out)), width), dtype=left.dtype)
-    for first in range(0, len(out), size):
-        here = slice(first, first + size)
-        places = rows[here], columns[here]
-        # "clip" writes straight to `out`; the default would check the indices in a copy. They are known to be good.
-        mine, other = (
-            np.take(side, place, axis=0, out=buffer[: len(place)], mode="clip")
-            for side, place, buffer in zip((left, right), places, gathered, strict=True)
-        )
-        np.einsum("ij,ij->i", mine, other, out=out[here])
+        return torch.sparse.sampled_addmm(observed, left, right.mT, beta=-1.0).values()

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from dmfkit.descent import BLOCK, Descent, gradient_descent
-from dmfkit.descent_batch import BLOW_UP
+from dmfkit.descent import Descent, gradient_descent
+from dmfkit.descent_batch import BLOCK, BLOW_UP
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization
 from dmfkit.flow import Flow, Integration

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from dmfkit.evaluation import Evaluator
+from dmfkit.evaluation import Chain
 from dmfkit.factorization import split_factors
 from dmfkit.problems import Problem
 from dmfkit.products import Products
 
 
-class ThinEvaluator(Evaluator):
+class ThinEvaluator(ABC):
     """Evaluation that never keeps the product matrix ``W = A B``, ``A`` the last factor, ``B`` the others' product.
 
     With ``R`` the residual, what is needed of it are ``R B^T``, the gradient of ``A``, and ``A^T R``, which goes on to
@@ -23,7 +24,14 @@ class ThinEvaluator(Evaluator):
     def __init__(
         self, problem: Problem, widths: tuple[int, ...], n_runs: int, *, products: Products | None = None
     ) -> None:
-        super().__init__(problem, widths, n_runs, keep_product=False, products=products)
+        self.problem, self.widths = problem, widths
+        self.gradient_scale = problem.gradient_scale
+        inner = widths[:-1]
+        self._n_inner = sum(columns * rows for columns, rows in pairwise(inner))
+        self._chain = Chain(inner, n_runs, problem, products=products, from_left=False)
+        # The gradient in B; of two factors, the first is B.
+        size = n_runs if len(inner) > 2 else 0
+        self._passed = torch.empty(size, inner[-1], inner[0], device=problem.device, dtype=problem.dtype)
 
     @abstractmethod
     def _square(self, last: Tensor, inner: Tensor) -> Tensor:
@@ -34,30 +42,14 @@ class ThinEvaluator(Evaluator):
         """Sum of squared residuals; writes the gradients of the loss in ``A`` and ``B`` to the last two."""
 
     def squares(self, state: Tensor) -> Tensor:
-        factors, runs = split_factors(state, self.widths), state.shape[0]
-        inner = self._inner(factors, runs)
-        return torch.stack([self._square(factors[-1][run], inner[run]) for run in range(runs)])
+        last, inner = split_factors(state, self.widths)[-1], self._chain.product(state[:, : self._n_inner])
+        return torch.stack([self._square(*matrices) for matrices in zip(last, inner, strict=True)])
 
     def squares_and_gradient(self, state: Tensor, out: Tensor) -> Tensor:
-        runs = state.shape[0]
-        factors, gradients = split_factors(state, self.widths), split_factors(out, self.widths)
-        inner = self._inner(factors, runs)
-        passed = gradients[0] if len(factors) == 2 else self._passed[len(factors) - 2][:runs]
-        squares = [
-            self._square_and_gradients(factors[-1][run], inner[run], gradients[-1][run], passed[run])
-            for run in range(runs)
-        ]
-        if len(factors) > 2:
-            there = self.products.operand(passed)
-            for step in self._backward_from_right(factors[:-1], gradients[:-1], runs):
-                self._multiply(self._laid_out(*step), there)
-        return torch.stack(squares)
-
-    def _inner(self, factors: tuple[Tensor, ...], runs: int) -> Tensor:
-        """Product of all factors but the last, ``(runs, h, d_in)``."""
-        done = factors[0]
-        for index in range(1, len(factors) - 1):
-            target = self._kept[index][:runs]
-            self._multiply(self._laid_out(factors[index], done, target))
-            done = target
-        return done
+        inner, way_back = self._chain.product_and_way_back(state[:, : self._n_inner], out[:, : self._n_inner])
+        last, gradients = split_factors(state, self.widths)[-1], split_factors(out, self.widths)
+        passed = gradients[0] if len(gradients) == 2 else self._passed[: len(state)]
+        matrices = zip(last, inner, gradients[-1], passed, strict=True)
+        squares = torch.stack([self._square_and_gradients(*each) for each in matrices])
+        self._chain.pull_back(way_back, passed)
+        return squares

@@ -260,11 +260,14 @@ def test_peak_memory_of_a_process_of_its_own_holds_at_least_what_it_needs():
 def test_all_ways_to_the_products_are_measured():
     problem = small_problem()
     names = [row.name for row in products.rows(problem, 3, 1)]
-    assert {name.split(":")[0] for name in names} == {"residual", "product", "transposed product"}
+    assert {name.split(":")[0] for name in names} == {"residual", "residual and both products"}
     left, right = (torch.randn(60, 3, generator=torch.Generator().manual_seed(s)).double() for s in (0, 1))
-    ours = HostProducts(problem.rows, problem.columns, problem.values, problem.size).residual(left, right)
-    theirs = products._gathered(left, right, problem.rows.long(), problem.columns.long(), problem.values, 64)
-    assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-13)
+    parts = problem.rows, problem.columns, problem.values
+    square, *ours = HostProducts(*parts, problem.size).square_and_products(left, right, 1.0)
+    gathered = products._gathered(left, right, problem.rows.long(), problem.columns.long(), problem.values, 64)
+    assert torch.allclose(square, gathered.square().sum(), rtol=1e-12, atol=0)
+    for mine, theirs in zip(ours, products.by_scipy(left, right, problem), strict=True):
+        assert torch.allclose(mine, torch.from_numpy(theirs), rtol=1e-12, atol=1e-13)
 
 
 def test_every_method_recovers_a_small_matrix():

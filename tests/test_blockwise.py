@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from made import random_factors
@@ -19,9 +21,9 @@ from dmfkit import (
     gradient_descent,
     gradient_flow,
 )
-from dmfkit.blockwise import BLOCK, MOST_GROUPS, BlockwiseEvaluator, evaluates_blocks
-from dmfkit.entrywise import evaluator_for
+from dmfkit.blockwise import BLOCK, MOST_GROUPS, BlockwiseEvaluator
 from dmfkit.evaluation import Evaluator
+from dmfkit.evaluators import Way, evaluator_for, way
 
 D = 520
 MASKED = CompletionTask(d=D, rank=2, n_observed=60_000)
@@ -98,8 +100,12 @@ def test_the_blocks_hold_every_row_once_and_fit_a_cache():
         values = torch.zeros(rows, D, dtype=torch.float64)
         problem = MatrixCompletion(normalisation="half_sum", ground_truth=None, values=values, mask=values)
         groups = BlockwiseEvaluator(problem, (D, 2, rows), 1)._groups
-        assert [row for group in groups for block in group for row in range(rows)[block]] == list(range(rows))
-        assert max(block.stop - block.start for group in groups for block in group) * D < 1.1 * BLOCK
+        assert all(before[-1] == after[0] for before, after in pairwise(groups))
+        edges = [groups[0][0], *(edge for group in groups for edge in group[1:])]
+        assert edges[0] == 0
+        assert edges[-1] == rows
+        assert min(np.diff(edges)) >= 1
+        assert max(np.diff(edges)) * D < 1.1 * BLOCK
         assert len(groups) <= MOST_GROUPS
 
 
@@ -107,8 +113,8 @@ def test_large_and_thin_ones_are_chosen():
     problem, small = MASKED.problem(), CompletionTask(d=100, rank=2, n_observed=4000).problem()
     assert isinstance(evaluator_for(problem, (D, 4, D), 1), BlockwiseEvaluator)
     assert isinstance(evaluator_for(FULL.problem(), (D, 4, D), 1), BlockwiseEvaluator)
-    assert type(evaluator_for(small, (100, 4, 100), 1)) is Evaluator
+    assert way(small, (100, 4, 100)) is Way.LOOPS
     for widths in ((D, 5, D), (D, D)):
-        assert not evaluates_blocks(problem, widths)
+        assert way(problem, widths) is Way.LOOPS
     few = CompletionTask(d=D, rank=2, n_observed=2000).problem()
     assert not isinstance(evaluator_for(few, (D, 4, D), 1), BlockwiseEvaluator)

@@ -47,7 +47,7 @@ def twelve(store=None, executor=None):
     return sweep(
         CompletionTask(d=30, rank=2),
         Start(),
-        Descent(lr=0.002, stop=0.0, max_steps=2000),
+        Descent(lr=0.002, stop=0.0, max_steps=30_000),
         name="twelve",
         store=store,
         record=(Loss(),),

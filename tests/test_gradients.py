@@ -8,6 +8,8 @@ import pytest
 import torch
 from made import make_problem, random_factors
 
+from dmfkit import InputError, MatrixSensing
+from dmfkit.compiled_evaluation import CompiledEvaluator
 from dmfkit.evaluation import Evaluator
 
 WIDTHS = [
@@ -27,6 +29,11 @@ WIDTHS = [
 ]
 
 
+def evaluators(problem, widths, n_runs):
+    found = [Evaluator(problem, widths, n_runs)]
+    return found if isinstance(problem, MatrixSensing) else [*found, CompiledEvaluator(problem, widths)]
+
+
 @pytest.mark.parametrize("normalisation", ["half_sum", "mean"])
 @pytest.mark.parametrize("kind", ["completion", "sensing", "full"])
 @pytest.mark.parametrize("widths", WIDTHS, ids=str)
@@ -40,12 +47,14 @@ def test_gradient_equals_autograd(widths, kind, normalisation):
     loss = independent_loss(problem, kind, product)
     expected = torch.autograd.grad(loss.sum(), leaves)
 
-    out = torch.empty_like(start.state)
-    squares = Evaluator(problem, widths, 3).squares_and_gradient(start.state, out)
     found = torch.cat([part.flatten(start_dim=1) for part in expected], dim=1)
-    # 1e-12: a few thousand roundings of 1e-16 each, relative to the largest run.
-    assert torch.linalg.vector_norm(out - found) <= 1e-12 * torch.linalg.vector_norm(found)
-    torch.testing.assert_close(squares * problem.loss_scale(), loss.detach(), rtol=1e-12, atol=0)
+    for evaluator in evaluators(problem, widths, 3):
+        out = torch.empty_like(start.state)
+        squares = evaluator.squares_and_gradient(start.state, out)
+        # 1e-12: a few thousand roundings of 1e-16 each, relative to the largest run.
+        assert torch.linalg.vector_norm(out - found) <= 1e-12 * torch.linalg.vector_norm(found)
+        torch.testing.assert_close(squares * problem.loss_scale(), loss.detach(), rtol=1e-12, atol=0)
+        assert torch.equal(evaluator.squares(start.state), squares)
     pulled = start.pull_back(problem.gradient(start.end_to_end()))
     for mine, theirs in zip(pulled, expected, strict=True):
         assert torch.linalg.vector_norm(mine - theirs) <= 1e-12 * torch.linalg.vector_norm(theirs)
@@ -96,6 +105,28 @@ def test_values_off_the_mask_do_not_count():
     filled = replace(problem, values=problem.values + 7.0 * (1.0 - problem.mask))
     assert torch.equal(filled.loss(product), problem.loss(product))
     assert torch.equal(filled.gradient(product), problem.gradient(product))
+    state = product.flatten(start_dim=1)
+    assert torch.equal(*(CompiledEvaluator(each, (5, 4)).squares(state) for each in (filled, problem)))
+
+
+@pytest.mark.parametrize("kind", ["completion", "full"])
+def test_an_observed_value_that_is_no_number_is_refused(kind):
+    problem = make_problem(kind, (4, 5), "half_sum")
+    values = problem.values.clone()
+    row, column = problem.mask.nonzero()[0] if kind == "completion" else (1, 2)
+    values[row, column] = torch.nan
+    with pytest.raises(InputError, match="leave such entries out"):
+        CompiledEvaluator(replace(problem, values=values), (5, 3, 4))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_run_that_has_diverged_shows_it(bad):
+    problem = make_problem("completion", (4, 5), "half_sum")
+    start = random_factors((5, 3, 4), n_runs=2)
+    start.state[0] = bad
+    squares = CompiledEvaluator(problem, start.widths).squares_and_gradient(start.state, torch.empty_like(start.state))
+    assert not torch.isfinite(squares[0])
+    assert torch.isfinite(squares[1])
 
 
 def test_sensing_gradient_is_the_adjoint():

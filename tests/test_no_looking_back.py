@@ -14,7 +14,7 @@ from dmfkit import CompletionTask, FullObservationTask, SensingTask, initialise
 from dmfkit.chebyshev import chebyshev_step
 from dmfkit.cores import cores
 from dmfkit.descent_batch import Batch, Rule
-from dmfkit.entrywise import evaluator_for
+from dmfkit.evaluators import evaluator_for
 
 NOWHERE = torch.device("meta")
 TASKS = {

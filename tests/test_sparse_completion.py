@@ -30,8 +30,8 @@ from dmfkit import (
     sweep,
 )
 from dmfkit.compression import frames_target
-from dmfkit.entrywise import evaluator_for
 from dmfkit.evaluation import Evaluator
+from dmfkit.evaluators import evaluator_for
 from dmfkit.held_out import HeldOutError
 from dmfkit.low_rank import LowRank
 from dmfkit.recheck import plan_of, recompute_point
@@ -72,22 +72,41 @@ def test_loss_and_gradient_are_those_of_the_dense_problem(widths, normalisation)
 
 @pytest.mark.parametrize("kind", [HostProducts, DeviceProducts])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_sampled_products_are_those_of_dense_matrices(kind, dtype, monkeypatch):
-    monkeypatch.setattr("dmfkit.sampled_products.CHUNK", 64)  # several chunks, the last one shorter
+@pytest.mark.parametrize("width", [1, 7, 20])
+def test_sampled_products_are_those_of_dense_matrices(kind, dtype, width):
     problem = TASK.problem().to("cpu", dtype)
     products = kind(problem.rows, problem.columns, problem.values, problem.size)
     dense, accuracy = in_full(problem), 1e-12 if dtype == torch.float64 else 1e-4
-    for seed in (0, 1):  # the second residual must replace the first
-        first, last = random_factors((40, 7, 40), 1, seed).factors
+    for seed in (0, 1):  # what the second gives must replace what the first gave
+        first, last = random_factors((40, width, 40), 1, seed).factors
         left, right = last[0].to(dtype), first[0].mT.contiguous().to(dtype)
-        residual = products.residual(left, right)
+        square, times_right, transposed_times_left = products.square_and_products(left, right, 3.0)
         matrix = (left @ right.mT - dense.values) * dense.mask
-        assert relative(residual, matrix[dense.mask.bool()]) < accuracy
-        assert relative(products.times(right), matrix @ right) < accuracy
-        assert relative(products.transposed_times(left), matrix.mT @ left) < accuracy
-        # The residual is the memory of the sparse matrix, so that a loss can be rescaled in place.
-        products.residual(left, right).mul_(3.0)
-        assert relative(products.times(right), 3.0 * matrix @ right) < accuracy
+        assert square.dtype == dtype
+        assert relative(square, matrix.square().sum()) < accuracy
+        assert relative(products.square(left, right), square) < accuracy
+        assert relative(times_right, 3.0 * matrix @ right) < accuracy
+        assert relative(transposed_times_left, 3.0 * matrix.mT @ left) < accuracy
+        found = entries(left, right, problem.rows, problem.columns)
+        assert relative(found, (left @ right.mT)[dense.mask.bool()]) < accuracy
+
+
+def test_groups_of_rows_have_every_entry_once_and_little_memory():
+    generator = torch.Generator().manual_seed(2)
+    for shape, count, most in (((400, 30), 9000, 8), ((30, 400), 9000, 2), ((50, 50), 40, 1)):
+        mask = torch.zeros(shape).flatten()
+        mask[torch.randperm(mask.numel(), generator=generator)[:count]] = 1.0
+        mask = mask.view(shape)
+        mask[::3] = 0.0  # rows without an entry
+        rows, columns = mask.nonzero(as_tuple=True)
+        values = torch.ones(len(rows), dtype=torch.float64)
+        products = HostProducts(rows.int(), columns.int(), values, shape)
+        edges = products._edges(4)
+        assert edges == sorted(edges)
+        assert (edges[0], edges[-1]) == (0, shape[0])
+        assert len(edges) - 1 == most
+        nothing = torch.zeros(shape[0], 4, dtype=torch.float64), torch.zeros(shape[1], 4, dtype=torch.float64)
+        assert float(products.square_and_products(*nothing, 1.0)[0]) == len(rows)
 
 
 def test_the_problem_is_that_of_the_dense_task():

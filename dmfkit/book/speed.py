@@ -24,9 +24,9 @@ GROUPS = {
     "peak": (
         "How much of the time is matrix products",
         "The machine's rate is that of products of matrices of the size of the factors, best of several batches: by "
-        "`numpy.matmul`, which the engine uses on a CPU, with a part of the batch on every core, and beside it by "
-        "PyTorch and JAX. A step of gradient descent at depth $N$ is counted as the $3(N-1)$ products that its "
-        "gradient needs: whatever else a step does lowers its share.",
+        "`numpy.matmul`, with a part of the batch on every core, and beside it by PyTorch and JAX. On a CPU the engine "
+        "multiplies by OpenBLAS, as NumPy does. A step of gradient descent at depth $N$ is counted as the $3(N-1)$ "
+        "products that its gradient needs: whatever else a step does lowers its share.",
     ),
     "stop": (
         "One run of Figure 1 to its stop",

@@ -1,0 +1,136 @@
+"""Evaluation and descent by compiled loops, for completion and full observation on a CPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dmfkit.compiled import dense
+from dmfkit.problems import FullObservation, MatrixCompletion
+from dmfkit.product_plan import Multiplication, Place, ProductPlan, product_plan
+
+# Where second operands are turned.
+ROOM = Place("product", -1)
+
+
+class CompiledEvaluator:
+    """Sum of squared residuals and gradient in the factors, one run after the other.
+
+    What a run computes does not depend on the others of its batch. Not to be used by two threads at once.
+
+    Parameters
+    ----------
+    problem : MatrixCompletion or FullObservation
+    widths : tuple of int
+        ``(d_0, .., d_N)``; ``(d_N, d_0)`` must be the problem's shape.
+    """
+
+    def __init__(self, problem: MatrixCompletion | FullObservation, widths: tuple[int, ...]) -> None:
+        self._scale, self._dtype = problem.gradient_scale, problem.dtype
+        plan = product_plan(widths)
+        places, size = _layout(plan)
+        self._program = tuple(_rows(plan, steps, places) for steps in (plan.forward, plan.backward))
+        self._edges = _edges(widths)
+        self._work = torch.empty(size, dtype=problem.dtype).numpy()
+        self._observed = problem.values_or_nan.flatten().numpy()
+
+    def squares(self, state: Tensor) -> Tensor:
+        """Sum of squared residuals, ``(runs,)``, without the gradient."""
+        found = torch.empty(len(state), dtype=self._dtype)
+        dense.squares(state.contiguous().numpy(), self._program[0], self._work, self._observed, found.numpy())
+        return found
+
+    def squares_and_gradient(self, state: Tensor, out: Tensor) -> Tensor:
+        """Sum of squared residuals, ``(runs,)``; the gradient of the loss goes to `out`, shaped as `state`."""
+        found = torch.empty(len(state), dtype=self._dtype)
+        evaluation = (*self._program, self._work, self._observed, self._scale)
+        dense.squares_and_gradients(state.numpy(), out.numpy(), *evaluation, found.numpy())
+        return found
+
+    def descend(
+        self,
+        state: Tensor,
+        rates: Tensor,
+        average: Tensor,
+        bounds: tuple[Tensor, Tensor],
+        steps: tuple[int, int, int],
+        *,
+        factor_rates: Sequence[float],
+        weight_decay: float,
+        memory: tuple[float, float],
+    ) -> Tensor:
+        """Move the runs in `state` step by step, each until it ends; see `compiled.dense.descend`.
+
+        Returns
+        -------
+        Tensor of shape (steps, runs)
+            Sums of squared residuals before every step; after its end, a run's last.
+        """
+        edges, multipliers = self._edges, np.array(factor_rates, dtype=float)
+        if len(set(factor_rates)) <= 1:  # one pass over all factors
+            edges, multipliers = edges[[0, -1]], multipliers[:1] if factor_rates else np.ones(1)
+        history = torch.empty(steps[1] - steps[0], len(state), dtype=self._dtype)
+        dense.descend(
+            state.numpy(),
+            np.empty(state.shape[1], self._work.dtype),
+            *self._program,
+            self._work,
+            self._observed,
+            self._scale,
+            tuple(bound.numpy() for bound in bounds),
+            rates.numpy(),
+            average.numpy(),
+            edges,
+            multipliers,
+            weight_decay,
+            memory,
+            steps,
+            history.numpy(),
+        )
+        return history
+
+
+def _edges(widths: tuple[int, ...]) -> NDArray[np.int64]:
+    """Where each factor begins in a state, and where the last ends."""
+    return np.array([0, *accumulate(rows * columns for columns, rows in pairwise(widths))])
+
+
+def _layout(plan: ProductPlan) -> tuple[dict[Place, tuple[int, int]], int]:
+    """Memory and place of all matrices of an evaluation, and the size of the room for those that only it uses.
+
+    The product matrix lies first in that room, and where second operands are turned last.
+    """
+    edges = _edges(plan.widths).tolist()
+    places = {
+        Place(kind, index): (memory, edge)  # type: ignore[arg-type]
+        for kind, memory in (("factor", dense.STATE), ("gradient", dense.GRADIENT))
+        for index, edge in enumerate(edges[:-1])
+    }
+    size = 0
+    targets = (step.target for step in (*plan.forward, *plan.backward))
+    for place in (Place("product"), *targets):
+        if place not in places:
+            places[place] = dense.WORK, size
+            size += math.prod(plan.shape(place))
+    places[ROOM] = dense.WORK, size
+    turned = (math.prod(plan.shape(step.right)) for step in plan.backward)
+    return places, size + max(turned, default=0)
+
+
+def _rows(
+    plan: ProductPlan, steps: Sequence[Multiplication], places: Mapping[Place, tuple[int, int]]
+) -> NDArray[np.int64]:
+    """Products as the compiled loops read them, a row each."""
+
+    def operand(place: Place) -> list[int]:
+        stored = place._replace(transposed=False)
+        return [*places[stored], *plan.shape(place), place.transposed]
+
+    rows = [[*operand(step.left), *operand(step.right), *places[step.target], places[ROOM][1]] for step in steps]
+    return np.array(rows, dtype=np.int64).reshape(len(steps), dense.COLUMNS)
