@@ -23,6 +23,8 @@ def rows(problem: SparseCompletion, width: int, repeats: int) -> list[Row]:
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(side, width, generator=generator, dtype=torch.float64) for side in problem.shape)
     parts = problem.rows, problem.columns, problem.values, problem.size
+    one = torch.eye(width, dtype=torch.float64)
+    given = left, one, right, 1.0, torch.empty_like(left), torch.empty_like(one)
     host, device = HostProducts(*parts), DeviceProducts(*parts)
     long_rows, long_columns = problem.rows.long(), problem.columns.long()
     # The index of the torch matrices that most code has, 64-bit, is converted in every product.
@@ -32,15 +34,15 @@ def rows(problem: SparseCompletion, width: int, repeats: int) -> list[Row]:
         "residual": {
             "compiled loop": lambda: entries(left, right, problem.rows, problem.columns) - problem.values,
             "NumPy, in chunks": lambda: _by_numpy(left, right, problem),
-            "torch.sparse.sampled_addmm": lambda: device._residual(left, right),
+            "torch.sparse.sampled_addmm": lambda: device.residual(left, right),
             "torch.sparse.sampled_addmm, 64-bit index": lambda: torch.sparse.sampled_addmm(wide, left, right.mT),
             "torch gathers, in chunks": lambda: _gathered(left, right, *gather, CHUNK // width),
             "torch gathers, whole": lambda: _gathered(left, right, *gather, len(long_rows)),
         },
         "residual and both products": {
-            "compiled loop, one pass": lambda: host.square_and_products(left, right, 1.0),
+            "compiled loop, one pass": lambda: host.square_and_gradients(*given),
             "NumPy in chunks, SciPy": lambda: by_scipy(left, right, problem),
-            "torch, a second order for the transpose": lambda: device.square_and_products(left, right, 1.0),
+            "torch, a second order for the transpose": lambda: device.square_and_gradients(*given),
         },
     }
     found: list[Row] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -18,6 +18,9 @@ from dmfkit.flow import check_factor_rates, largest_stable_lr
 from dmfkit.problems import Normalisation, Problem, check_stop
 from dmfkit.record import Log, Recorder
 from dmfkit.result import Result, Status, allocate
+
+# Where a run diverged, the largest stable learning rate is measured from a state this many steps back, or fewer.
+BACK = 50
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def gradient_descent(
     -------
     Result
         Runs that converge, diverge or reach the limit keep the factors they had then. For diverged runs
-        ``stable_lr`` holds the largest stable learning rate along the gradient flow from the last healthy state.
+        ``stable_lr`` holds the largest stable learning rate along the gradient flow from a state shortly before.
 
     Raises
     ------
@@ -106,8 +109,7 @@ def gradient_descent(
     n_runs, widths = start.n_runs, start.widths
     log = Log(record, n_runs, len(record_at))
     out = allocate(n_runs, state.device, state.dtype)
-    # Of a run that goes on, a state in which it was healthy; of one that has ended, the last.
-    final, lost, healthy = state.clone(), [], []
+    final: Tensor | None = None
     rule = Rule(settings.rule, settings.factor_rates, settings.weight_decay, settings.max_steps)
     moments, step = list(enumerate(record_at)), 0
     with cores(problem, widths) as division:
@@ -115,7 +117,6 @@ def gradient_descent(
         while len(batch.runs):
             while moments and moments[0][1] == step:
                 log.write(moments.pop(0)[0], batch.runs, problem, Factorization(batch.state, widths))
-            final[batch.runs] = batch.state
             # The pass at the limit tests the loss after the last step and takes no further one.
             until = min(step + batch.block, settings.max_steps + 1, *(moments[0][1:] if moments else ()))
             squares = batch.advance(step, until)
@@ -123,27 +124,45 @@ def gradient_descent(
             ended = torch.ones_like(batch.active) if step > settings.max_steps else ~batch.active
             if bool(ended.any()):
                 gone = batch.runs[ended]
-                status = torch.where(
+                out["status"][gone] = torch.where(
                     ~(squares <= batch.ceiling),
                     int(Status.DIVERGED),
                     torch.where(squares < threshold, int(Status.CONVERGED), int(Status.LIMIT)),
-                )
-                lost.append(gone[status[ended] == int(Status.DIVERGED)])
-                healthy.append(final[lost[-1]])
-                # Where all end, as a single large run does, no copy is made.
-                final[gone] = batch.state if bool(ended.all()) else batch.state[ended]
-                out["status"][gone] = status[ended]
+                )[ended]
+                if len(gone) == n_runs:  # as a single large run does: no copy is made
+                    final = batch.state
+                else:
+                    final = torch.empty_like(start.state) if final is None else final
+                    final[gone] = batch.state[ended]
                 out["n_steps"][gone], out["n_evaluations"][gone] = batch.steps[ended], batch.steps[ended] + 1
                 out["time"][gone] = batch.steps[ended] * batch.rates[ended]
                 out["mean_square"][gone] = squares[ended] * problem.loss_scale("mean")
                 if on_end is not None:
                     on_end(len(gone))
                 batch.keep(~ended)
-    if any(len(runs) for runs in lost):
-        out["stable_lr"][torch.cat(lost)] = largest_stable_lr(
-            problem, Factorization(torch.cat(healthy), widths), factor_rates=settings.factor_rates
-        )
-    return Result(Factorization(final, widths), records=log.data, **out)
+    lost = torch.nonzero(out["status"] == int(Status.DIVERGED)).flatten()
+    if len(lost):
+        healthy = _before_divergence(problem, start, settings, lost, rates, out["n_steps"])
+        out["stable_lr"][lost] = largest_stable_lr(problem, healthy, factor_rates=settings.factor_rates)
+    return Result(Factorization(start.state if final is None else final, widths), records=log.data, **out)
+
+
+def _before_divergence(
+    problem: Problem, start: Factorization, settings: Descent, lost: Tensor, rates: Tensor, n_steps: Tensor
+) -> Factorization:
+    """States in which runs that diverged were healthy: at the last multiple of `BACK` steps before they ended.
+
+    They are trained once more. To keep such a state of every run, diverging or not, would take the memory of the
+    factors once more.
+    """
+    states = start.state[lost].clone()
+    healthy = n_steps[lost] // BACK * BACK
+    for steps in healthy[healthy > 0].unique().tolist():
+        these = torch.nonzero(healthy == steps).flatten()
+        again = replace(settings, max_steps=steps, stop=0.0)
+        begun = Factorization(states[these], start.widths)
+        states[these] = gradient_descent(problem, begun, again, lr=rates[lost[these]].tolist()).factorization.state
+    return Factorization(states, start.widths)
 
 
 def _check_lr(lr: float) -> None:

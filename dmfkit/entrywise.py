@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dmfkit.problems import MatrixCompletion
@@ -31,12 +32,14 @@ class EntrywiseEvaluator(ThinEvaluator):
             rows.int(), columns.int(), problem.values[rows, columns], (problem.shape[0], problem.shape[1]), spread
         )
 
+        self._no_core = torch.eye(widths[-2], dtype=problem.dtype)
+
     def _square(self, last: Tensor, inner: Tensor) -> Tensor:
-        return self._sampled.square(last, inner.mT.contiguous())
+        return self._sampled.square(last.contiguous(), self._no_core, inner.mT.contiguous())
 
     def _square_and_gradients(self, last: Tensor, inner: Tensor, to_last: Tensor, to_inner: Tensor) -> Tensor:
-        right = inner.mT.contiguous()
-        square, times_right, transposed_times_left = self._sampled.square_and_products(last, right, self.gradient_scale)
-        to_last.copy_(times_right)
-        to_inner.copy_(transposed_times_left.mT)
+        matrices = last, self._no_core, inner.mT.contiguous()
+        to_core = torch.empty_like(self._no_core)
+        square, to_right = self._sampled.square_and_gradients(*matrices, self.gradient_scale, to_last, to_core)
+        to_inner.copy_(to_right.mT)
         return square

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dmfkit.compiled import entries as compiled
@@ -22,16 +21,21 @@ MOST_GROUPS = 8
 
 
 class SampledProducts(Protocol):
-    """The residual ``R`` of products ``left right^T`` at fixed entries of a matrix of shape ``(d, d_in)``.
+    """The residual ``R`` of products ``left core right^T`` at fixed entries of a matrix of shape ``(d, d_in)``.
 
-    `left` is ``(d, k)``, `right` is ``(d_in, k)``, both contiguous.
+    `left` is ``(d, h)``, `core` ``(h, k)`` and `right` ``(d_in, k)``, all contiguous.
     """
 
-    def square(self, left: Tensor, right: Tensor) -> Tensor:
+    def square(self, left: Tensor, core: Tensor, right: Tensor) -> Tensor:
         """Sum of squared residuals."""
 
-    def square_and_products(self, left: Tensor, right: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        """The same, ``scale R right``, ``(d, k)``, and ``scale R^T left``, ``(d_in, k)``; memory that is used again."""
+    def square_and_gradients(
+        self, left: Tensor, core: Tensor, right: Tensor, scale: float, to_left: Tensor, to_core: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same, and ``scale R^T left core``, which may be memory that the next call uses again.
+
+        ``scale R right core^T`` and ``scale left^T R right`` are written to `to_left` and `to_core`.
+        """
 
 
 def sampled_products(
@@ -77,29 +81,34 @@ class HostProducts:
     ) -> None:
         self._entries = row_starts(rows, shape[0]).numpy(), columns.numpy(), values.numpy()
         self._shape, self._spread = shape, spread
-        self._room: tuple[NDArray[Any], NDArray[Any]] | None = None
+        self._sums = np.empty((0, 0, 0))
 
-    def square(self, left: Tensor, right: Tensor) -> Tensor:
-        thin, edges = (left.contiguous().numpy(), right.numpy()), self._edges(left.shape[1])
+    def square(self, left: Tensor, core: Tensor, right: Tensor) -> Tensor:
+        matrices, edges = (left.numpy(), core.numpy(), right.numpy()), self._edges(right.shape[1])
         squares = self._spread(
-            lambda group: compiled.square(*thin, *self._entries, edges[group], edges[group + 1]), len(edges) - 1
+            lambda group: compiled.square(*matrices, *self._entries, edges[group], edges[group + 1]), len(edges) - 1
         )
         return torch.as_tensor(sum(squares), dtype=left.dtype)
 
-    def square_and_products(self, left: Tensor, right: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        thin, edges = (left.contiguous().numpy(), right.numpy()), self._edges(left.shape[1])
-        if self._room is None or self._room[0].shape[1] != left.shape[1]:
-            n_columns, width = right.shape
-            self._room = np.empty_like(thin[0]), np.empty((len(edges) - 1, n_columns, width), thin[0].dtype)
-        times_right, sums = self._room
+    def square_and_gradients(
+        self, left: Tensor, core: Tensor, right: Tensor, scale: float, to_left: Tensor, to_core: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        matrices, edges = (left.numpy(), core.numpy(), right.numpy()), self._edges(right.shape[1])
+        n_groups, out = len(edges) - 1, to_left.numpy()
+        if self._sums.shape[1:] != right.shape:
+            self._sums = np.empty((n_groups, *right.shape), right.numpy().dtype)
+        cores = np.empty((n_groups, *core.shape), self._sums.dtype)
 
         def of_group(group: int) -> float:
-            place = edges[group], edges[group + 1]
-            return compiled.square_and_products(*thin, *self._entries, *place, scale, times_right, sums[group])
+            sums = out, cores[group], self._sums[group]
+            return compiled.square_and_gradients(
+                *matrices, *self._entries, edges[group], edges[group + 1], scale, *sums
+            )
 
-        square = sum(self._spread(of_group, len(edges) - 1))
-        compiled.add_up(sums)
-        return (torch.as_tensor(square, dtype=left.dtype), torch.from_numpy(times_right), torch.from_numpy(sums[0]))
+        square = sum(self._spread(of_group, n_groups))
+        compiled.add_up(self._sums)
+        np.sum(cores, axis=0, out=to_core.numpy())
+        return torch.as_tensor(square, dtype=left.dtype), torch.from_numpy(self._sums[0])
 
     def _edges(self, width: int) -> list[int]:
         """Where groups of rows with like numbers of entries begin, and where the last ends."""
@@ -119,17 +128,23 @@ class DeviceProducts:
         self._index = (row_starts(rows, shape[0]).int(), columns)
         self._index_t = (row_starts(columns[self._order], shape[1]).int(), rows[self._order])
 
-    def square(self, left: Tensor, right: Tensor) -> Tensor:
-        residual = self._residual(left, right)
+    def square(self, left: Tensor, core: Tensor, right: Tensor) -> Tensor:
+        residual = self.residual(left @ core, right)
         return torch.dot(residual, residual)
 
-    def square_and_products(self, left: Tensor, right: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        residual = self._residual(left, right)
+    def square_and_gradients(
+        self, left: Tensor, core: Tensor, right: Tensor, scale: float, to_left: Tensor, to_core: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        inner = left @ core
+        residual = self.residual(inner, right)
         square = torch.dot(residual, residual)
         residual = residual.mul_(scale)
         times_right = csr_tensor(*self._index, residual, self._shape) @ right
-        return square, times_right, csr_tensor(*self._index_t, residual[self._order], self._shape[::-1]) @ left
+        to_left.copy_(times_right @ core.mT)
+        to_core.copy_(left.mT @ times_right)
+        return square, csr_tensor(*self._index_t, residual[self._order], self._shape[::-1]) @ inner
 
-    def _residual(self, left: Tensor, right: Tensor) -> Tensor:
+    def residual(self, left: Tensor, right: Tensor) -> Tensor:
+        """``left right^T`` less the values at the observed entries, ``(m,)``."""
         observed = csr_tensor(*self._index, self._values, self._shape)
         return torch.sparse.sampled_addmm(observed, left, right.mT, beta=-1.0).values()

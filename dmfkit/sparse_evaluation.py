@@ -37,30 +37,29 @@ class SparseEvaluator:
 
     def squares(self, state: Tensor) -> Tensor:
         """Sum of squared residuals, ``(runs,)``, without the gradient."""
-        return torch.stack([self._products.square(*self._thin(row)[:2]) for row in state.split(1)])
+        return torch.stack([self._products.square(*self._thin(row)[:3]) for row in state.split(1)])
 
     def squares_and_gradient(self, state: Tensor, out: Tensor) -> Tensor:
         """Sum of squared residuals, ``(runs,)``; the gradient of the loss goes to `out`, shaped as `state`."""
         return torch.stack([self._one(*rows) for rows in zip(state.split(1), out.split(1), strict=True)])
 
-    def _thin(self, state: Tensor) -> tuple[Tensor, Tensor, Factorization | None]:
-        """``U C`` and ``V`` of one run, with the factors of ``C``, if there are any."""
+    def _thin(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Factorization | None]:
+        """``U``, ``C`` and ``V`` of one run, with the factors of ``C``, if there are any."""
         first, *middle, last = split_factors(state, self.widths)
         inner = Factorization.from_factors(middle) if middle else None
-        left = last[0] if inner is None else last[0] @ inner.end_to_end()[0]
-        return left, first[0].mT.contiguous(), inner
+        core = torch.eye(self.widths[1], dtype=state.dtype, device=state.device)
+        return last[0], core if inner is None else inner.end_to_end()[0], first[0].mT.contiguous(), inner
 
     def _one(self, state: Tensor, out: Tensor) -> Tensor:
         """Square of one run's residual; writes its gradient."""
         to_first, *to_middle, to_last = split_factors(out, self.widths)
-        left, right, inner = self._thin(state)
-        square, spread, scattered = self._products.square_and_products(left, right, self.gradient_scale)
-        to_first[0] = scattered.mT
-        if inner is None:
-            to_last[0] = spread
-            return square
-        last = split_factors(state, self.widths)[-1][0]
-        torch.mm(spread, inner.end_to_end()[0].mT, out=to_last[0])
-        for target, gradient in zip(to_middle, inner.pull_back((last.mT @ spread)[None]), strict=True):
-            target.copy_(gradient)
+        left, core, right, inner = self._thin(state)
+        to_core = torch.empty_like(core)
+        square, to_right = self._products.square_and_gradients(
+            left, core, right, self.gradient_scale, to_last[0], to_core
+        )
+        to_first[0] = to_right.mT
+        if inner is not None:
+            for target, gradient in zip(to_middle, inner.pull_back(to_core[None]), strict=True):
+                target.copy_(gradient)
         return square

@@ -257,16 +257,18 @@ def test_peak_memory_of_a_process_of_its_own_holds_at_least_what_it_needs():
     assert max(made, descent, flow) < 1e9  # a matrix in full would take 3.2
 
 
-def test_all_ways_to_the_products_are_measured():
+def test_all_ways_to_the_hostare_measured():
     problem = small_problem()
     names = [row.name for row in products.rows(problem, 3, 1)]
     assert {name.split(":")[0] for name in names} == {"residual", "residual and both products"}
     left, right = (torch.randn(60, 3, generator=torch.Generator().manual_seed(s)).double() for s in (0, 1))
     parts = problem.rows, problem.columns, problem.values
-    square, *ours = HostProducts(*parts, problem.size).square_and_products(left, right, 1.0)
+    one, out, to_core = torch.eye(3).double(), torch.empty_like(left), torch.empty(3, 3).double()
+    host = HostProducts(*parts, problem.size)
+    square, transposed = host.square_and_gradients(left, one, right, 1.0, out, to_core)
     gathered = products._gathered(left, right, problem.rows.long(), problem.columns.long(), problem.values, 64)
     assert torch.allclose(square, gathered.square().sum(), rtol=1e-12, atol=0)
-    for mine, theirs in zip(ours, products.by_scipy(left, right, problem), strict=True):
+    for mine, theirs in zip((out, transposed), products.by_scipy(left, right, problem), strict=True):
         assert torch.allclose(mine, torch.from_numpy(theirs), rtol=1e-12, atol=1e-13)
 
 

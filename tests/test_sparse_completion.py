@@ -72,23 +72,27 @@ def test_loss_and_gradient_are_those_of_the_dense_problem(widths, normalisation)
 
 @pytest.mark.parametrize("kind", [HostProducts, DeviceProducts])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("width", [1, 7, 20])
-def test_sampled_products_are_those_of_dense_matrices(kind, dtype, width):
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 7), (20, 3), (2, 20)])
+def test_sampled_products_are_those_of_dense_matrices(kind, dtype, height, width):
     problem = TASK.problem().to("cpu", dtype)
     products = kind(problem.rows, problem.columns, problem.values, problem.size)
     dense, accuracy = in_full(problem), 1e-12 if dtype == torch.float64 else 1e-4
     for seed in (0, 1):  # what the second gives must replace what the first gave
-        first, last = random_factors((40, width, 40), 1, seed).factors
-        left, right = last[0].to(dtype), first[0].mT.contiguous().to(dtype)
-        square, times_right, transposed_times_left = products.square_and_products(left, right, 3.0)
-        matrix = (left @ right.mT - dense.values) * dense.mask
+        first, middle, last = (
+            factor[0].to(dtype) for factor in random_factors((40, width, height, 40), 1, seed).factors
+        )
+        matrices = last, middle, first.mT.contiguous()
+        to_left, to_core = torch.empty_like(last), torch.empty_like(middle)
+        square, to_right = products.square_and_gradients(*matrices, 3.0, to_left, to_core)
+        residual = (last @ middle @ first - dense.values) * dense.mask
         assert square.dtype == dtype
-        assert relative(square, matrix.square().sum()) < accuracy
-        assert relative(products.square(left, right), square) < accuracy
-        assert relative(times_right, 3.0 * matrix @ right) < accuracy
-        assert relative(transposed_times_left, 3.0 * matrix.mT @ left) < accuracy
-        found = entries(left, right, problem.rows, problem.columns)
-        assert relative(found, (left @ right.mT)[dense.mask.bool()]) < accuracy
+        assert relative(square, residual.square().sum()) < accuracy
+        assert relative(products.square(*matrices), square) < accuracy
+        assert relative(to_left, 3.0 * residual @ first.mT @ middle.mT) < accuracy
+        assert relative(to_core, 3.0 * last.mT @ residual @ first.mT) < accuracy
+        assert relative(to_right, 3.0 * residual.mT @ last @ middle) < accuracy
+        found = entries(last @ middle, first.mT, problem.rows, problem.columns)
+        assert relative(found, (last @ middle @ first)[dense.mask.bool()]) < accuracy
 
 
 def test_groups_of_rows_have_every_entry_once_and_little_memory():
@@ -105,8 +109,8 @@ def test_groups_of_rows_have_every_entry_once_and_little_memory():
         assert edges == sorted(edges)
         assert (edges[0], edges[-1]) == (0, shape[0])
         assert len(edges) - 1 == most
-        nothing = torch.zeros(shape[0], 4, dtype=torch.float64), torch.zeros(shape[1], 4, dtype=torch.float64)
-        assert float(products.square_and_products(*nothing, 1.0)[0]) == len(rows)
+        left, core, right = (torch.zeros(*sides).double() for sides in ((shape[0], 4), (4, 4), (shape[1], 4)))
+        assert float(products.square(left, core, right)) == len(rows)
 
 
 def test_the_problem_is_that_of_the_dense_task():

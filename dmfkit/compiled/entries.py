@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from dmfkit.compiled import Numbers, Places, compiled
 
 
@@ -18,22 +22,40 @@ def inner_products(left: Numbers, right: Numbers, rows: Places, columns: Places,
 
 @compiled
 def square(
-    left: Numbers, right: Numbers, starts: Places, columns: Places, values: Numbers, first: int, end: int
+    left: Numbers,
+    core: Numbers,
+    right: Numbers,
+    starts: Places,
+    columns: Places,
+    values: Numbers,
+    first: int,
+    end: int,
 ) -> float:
-    """Sum of squares of ``left right^T - values`` at the entries of the rows from `first` up to `end`."""
-    total = 0.0
+    """Sum of squares of ``left core right^T - values`` at the entries of the rows from `first` up to `end`.
+
+    Parameters
+    ----------
+    left, core, right : ndarray of shape (d, h), (h, k) and (d_in, k)
+    starts, columns, values : ndarray
+        The entries in compressed rows.
+    first, end : int
+    """
+    total: Any = 0.0
+    mine = np.empty(right.shape[1], right.dtype)
     for row in range(first, end):
+        _times(left[row], core, mine)
         for entry in range(starts[row], starts[row + 1]):
             residual = -values[entry]
-            for i in range(left.shape[1]):
-                residual += left[row, i] * right[columns[entry], i]
+            for i in range(len(mine)):
+                residual += mine[i] * right[columns[entry], i]
             total += residual * residual
     return total
 
 
 @compiled
-def square_and_products(
+def square_and_gradients(
     left: Numbers,
+    core: Numbers,
     right: Numbers,
     starts: Places,
     columns: Places,
@@ -41,30 +63,48 @@ def square_and_products(
     first: int,
     end: int,
     scale: float,
-    times_right: Numbers,
-    transposed_times_left: Numbers,
+    to_left: Numbers,
+    to_core: Numbers,
+    to_right: Numbers,
 ) -> float:
-    """The same, and with these residuals ``R``, as they come: ``scale R right`` and ``scale R^T left``.
+    """The same, and from ``scale`` times these residuals ``R``, as they come, the gradients of the three matrices.
 
-    The residuals are kept nowhere. Of `times_right`, ``(d, k)``, the given rows are written; `transposed_times_left`,
-    ``(d_in, k)``, is written as a whole.
+    The residuals are kept nowhere. Of ``R right core^T``, `to_left`, the given rows are written; ``left^T R right``,
+    `to_core`, and ``R^T left core``, `to_right`, are written as a whole.
     """
-    total, width = 0.0, left.shape[1]
-    transposed_times_left[:] = 0.0
+    total: Any = 0.0
+    mine, spread = np.empty(right.shape[1], right.dtype), np.empty(right.shape[1], right.dtype)
+    to_core[:] = 0.0
+    to_right[:] = 0.0
     for row in range(first, end):
-        for i in range(width):
-            times_right[row, i] = 0.0
+        _times(left[row], core, mine)
+        spread[:] = 0.0
         for entry in range(starts[row], starts[row + 1]):
             column = columns[entry]
             residual = -values[entry]
-            for i in range(width):
-                residual += left[row, i] * right[column, i]
+            for i in range(len(mine)):
+                residual += mine[i] * right[column, i]
             total += residual * residual
             residual *= scale
-            for i in range(width):
-                times_right[row, i] += residual * right[column, i]
-                transposed_times_left[column, i] += residual * left[row, i]
+            for i in range(len(mine)):
+                spread[i] += residual * right[column, i]
+                to_right[column, i] += residual * mine[i]
+        for i in range(len(core)):
+            back: Any = 0.0
+            for j in range(len(mine)):
+                back += core[i, j] * spread[j]
+                to_core[i, j] += left[row, i] * spread[j]
+            to_left[row, i] = back
     return total
+
+
+@compiled
+def _times(row: Numbers, matrix: Numbers, out: Numbers) -> None:
+    """``row matrix``."""
+    out[:] = 0.0
+    for i in range(len(row)):
+        for j in range(len(out)):
+            out[j] += row[i] * matrix[i, j]
 
 
 @compiled
