@@ -83,6 +83,25 @@ def stages_for(step_times_radius: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.maximum(2, 1 + np.floor(np.sqrt(STAGE_FACTOR * step_times_radius + 1.0))).astype(np.int64)
 
 
+def stage_weights(h: NDArray[np.float64], stages: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What every stage of a step is the sum of, ``(runs, most stages + 1, 5)``; zero beyond a run's last stage.
+
+    Stage ``j`` is that many times ``y_0``, ``y_{j-1}``, ``y_{j-2}``, ``F_{j-1}`` and ``F_0``; of the first two, which
+    have them in ``y_0`` and ``F_0``, the terms are put together: no stage asks for the one before the start.
+    """
+    weights = np.zeros((len(stages), int(stages.max()) + 1, 5))
+    for run, size in enumerate(h):
+        table = coefficients(int(stages[run]))
+        reach = slice(2, table.stages + 1)
+        weights[run, reach, 0] = 1.0 - table.mu[reach] - table.nu[reach]
+        weights[run, reach, 1], weights[run, reach, 2] = table.mu[reach], table.nu[reach]
+        weights[run, reach, 3], weights[run, reach, 4] = size * table.slope[reach], size * table.first[reach]
+        weights[run, 1, [0, 4]] = 1.0, size * table.slope[1]
+        weights[run, 2, 0] += weights[run, 2, 2]
+        weights[run, 2, 2] = 0.0
+    return weights
+
+
 def chebyshev_step(
     field: Callable[[Tensor], Tensor],
     y: Tensor,
@@ -104,40 +123,32 @@ def chebyshev_step(
     h : array of shape (runs,)
     stages : array of shape (runs,)
         At least 2 each, in descending order.
-    room : Tensor of shape (2, runs or more, n), optional
-        Memory for two stages, to be overwritten; new memory at every stage costs more than the arithmetic in it.
+    room : Tensor of shape (runs or more, n), optional
+        Memory for every other stage, to be overwritten; new memory at every stage costs more than the arithmetic in it.
     out : Tensor of shape (runs, n), optional
-        Where a third stage and in the end the new states go.
+        Where the other stages and in the end the new states go.
 
     Returns
     -------
     Tensor of shape (runs, n)
     """
-    tables = [coefficients(int(s)) for s in stages]
-    most = int(stages[0])
-    # All coefficients of the step go to the device at once: (stage, coefficient, run), zero beyond a run's last stage.
-    weights = np.zeros((most + 1, 5, len(tables)))
-    for run, table in enumerate(tables):
-        reach = slice(2, table.stages + 1)
-        weights[reach, 0, run] = 1.0 - table.mu[reach] - table.nu[reach]
-        weights[reach, 1, run], weights[reach, 2, run] = table.mu[reach], table.nu[reach]
-        weights[reach, 3, run], weights[reach, 4, run] = h[run] * table.slope[reach], h[run] * table.first[reach]
-    columns = torch.from_numpy(weights).to(y).unsqueeze(3)
-    first_slope = torch.from_numpy(h * [table.slope[1] for table in tables]).to(y).unsqueeze(1)
-
-    y_new = torch.empty_like(y) if out is None else out
-    room = y.new_empty(2, *y.shape) if room is None else room
-    # The rows of runs that are done are the last ones, which no later stage writes to.
-    memory = [y_new, room[0, : len(y)], room[1, : len(y)]]
-    older, newer = y, torch.addcmul(y, f, first_slope, out=memory[1])
-    for j in range(2, most + 1):
+    # All coefficients of the step go to the device at once: (stage, coefficient, run, 1).
+    columns = torch.from_numpy(stage_weights(h, stages)).to(y).permute(1, 2, 0).unsqueeze(3)
+    # A stage is written over the one before the last. Rows of runs that are done are the last ones, which no later
+    # stage writes to.
+    memory = (torch.empty_like(y) if out is None else out, torch.empty_like(y) if room is None else room[: len(y)])
+    newer = torch.addcmul(y, f, columns[1, 4], out=memory[1])
+    for j in range(2, int(stages[0]) + 1):
         k = int(np.count_nonzero(stages >= j))  # the first k runs still have a stage j
         rest, mu, nu, slope, first = columns[j, :, :k].unbind()
-        stage = torch.mul(y[:k], rest, out=memory[j % 3][:k])
-        stage.addcmul_(newer[:k], mu).addcmul_(older[:k], nu)
-        stage.addcmul_(field(newer[:k]), slope).addcmul_(f[:k], first)
+        stage, newer = memory[j % 2][:k], newer[:k]
+        if j == 2:
+            torch.mul(y[:k], rest, out=stage)
+        else:
+            stage.mul_(nu).addcmul_(y[:k], rest)
+        stage.addcmul_(newer, mu).addcmul_(field(newer), slope).addcmul_(f[:k], first)
         done = int(np.count_nonzero(stages > j))
-        if done < k and j % 3:
-            y_new[done:k] = stage[done:]
-        older, newer = newer, stage
-    return y_new
+        if done < k and j % 2:
+            memory[0][done:k] = stage[done:]
+        newer = stage
+    return memory[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ class CompiledEvaluator:
         self._program = tuple(_rows(plan, steps, places) for steps in (plan.forward, plan.backward))
         self._edges = _edges(widths)
         self._work = torch.empty(size, dtype=problem.dtype).numpy()
+        self._room: NDArray[np.floating[Any]] | None = None
         self._observed = problem.values_or_nan.flatten().numpy()
 
     def squares(self, state: Tensor) -> Tensor:
@@ -72,9 +74,7 @@ class CompiledEvaluator:
         Tensor of shape (steps, runs)
             Sums of squared residuals before every step; after its end, a run's last.
         """
-        edges, multipliers = self._edges, np.array(factor_rates, dtype=float)
-        if len(set(factor_rates)) <= 1:  # one pass over all factors
-            edges, multipliers = edges[[0, -1]], multipliers[:1] if factor_rates else np.ones(1)
+        edges, multipliers = self._rates(factor_rates)
         history = torch.empty(steps[1] - steps[0], len(state), dtype=self._dtype)
         dense.descend(
             state.numpy(),
@@ -94,6 +94,46 @@ class CompiledEvaluator:
             history.numpy(),
         )
         return history
+
+    def chebyshev(
+        self,
+        y: Tensor,
+        f: Tensor,
+        weights: NDArray[np.float64],
+        stages: NDArray[np.int64],
+        y_new: Tensor,
+        f_new: Tensor,
+        *,
+        factor_rates: Sequence[float],
+    ) -> Tensor:
+        """Take one step of the flow of every run; see `compiled.dense.chebyshev`.
+
+        Parameters
+        ----------
+        y, f : Tensor of shape (runs, n_parameters)
+        weights, stages : ndarray
+            As from `dmfkit.chebyshev.stage_weights`.
+        y_new, f_new : Tensor of shape (runs, n_parameters)
+            Written.
+
+        Returns
+        -------
+        Tensor of shape (runs,)
+            Sum of squared residuals after the step.
+        """
+        if self._room is None:
+            self._room = np.empty(y.shape[1], self._work.dtype)
+        found = torch.empty(len(y), dtype=self._dtype)
+        evaluation = (*self._program, self._work, self._observed, self._scale)
+        steps = (*self._rates(factor_rates), weights, stages, self._room)
+        dense.chebyshev(y.numpy(), f.numpy(), *evaluation, *steps, y_new.numpy(), f_new.numpy(), found.numpy())
+        return found
+
+    def _rates(self, factor_rates: Sequence[float]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Where the parts of a state begin that move at one rate, and where the last ends; their rates."""
+        if len(set(factor_rates)) <= 1:  # one pass over all factors
+            return self._edges[[0, -1]], np.array(factor_rates[:1] or (1.0,), dtype=float)
+        return self._edges, np.array(factor_rates, dtype=float)
 
 
 def _edges(widths: tuple[int, ...]) -> NDArray[np.int64]:

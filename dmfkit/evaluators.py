@@ -17,7 +17,7 @@ from dmfkit.spread import Spread, serially
 # Below this share of observed entries, in matrices of at least this many, the entry-wise residual is cheaper than the
 # others. Measured on a CPU, see `python -m benchmarks compression`; fixed numbers, because a choice by the clock would
 # change last digits from run to run.
-SPARSE_SHARE, SPARSE_SIZE = 0.06, 250_000
+SPARSE_SHARE, SPARSE_SIZE = 0.09, 250_000
 # Above this inner width the dense products win again, whatever the share.
 SPARSE_WIDTH = 100
 

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmfkit.chebyshev import STAGE_FACTOR, chebyshev_step, stages_for
+from dmfkit.chebyshev import STAGE_FACTOR, chebyshev_step, stage_weights, stages_for
+from dmfkit.compiled_evaluation import CompiledEvaluator
 from dmfkit.cores import cores
 from dmfkit.errors import InputError
 from dmfkit.evaluators import evaluator_for
@@ -195,15 +196,16 @@ class Integration:
         self.evaluator = evaluator_for(problem, start.widths, n_runs, spread)
         self.threshold = settings.stop / problem.loss_scale(settings.stop_normalisation)
         self.log, self.record_at = Log(record, n_runs, len(record_at)), np.asarray(record_at, dtype=float)
-        self.out, self.final = allocate(n_runs, state.device, state.dtype), torch.empty_like(state)
-        self.rates = _per_parameter(factor_rates, start)
+        self.out, self.start = allocate(n_runs, state.device, state.dtype), start
+        self.final: Tensor | None = None
+        self.factor_rates, self.rates = tuple(factor_rates), _per_parameter(factor_rates, start)
         # Vectors of the batch: state, right-hand side there, and the direction of the last spectral radius estimate.
         self.y = state.clone()
         self.f, self.squares = self._field(self.y)
         self.direction = self.f.clone()
-        # Memory that every step uses again: the next `y` and `f`, which also serve a stage, and two stages more.
+        # Memory that every step uses again: the next `y` and `f`, which also serve its stages, and one state more.
         self.spare = {"y": torch.empty_like(state), "f": torch.empty_like(state)}
-        self.room = state.new_empty(2, *state.shape)
+        self.room = torch.empty_like(state)
         # Scalars of the runs live on the host: they steer the integration.
         self.run = np.arange(n_runs)
         self.t, self.h, self.radius, self.sharpest = (np.zeros(n_runs) for _ in range(4))
@@ -218,7 +220,8 @@ class Integration:
         return len(self.run) > 0
 
     def result(self) -> Result:
-        return Result(Factorization(self.final, self.widths), records=self.log.data, **self.out)
+        final = self.start.state if self.final is None else self.final
+        return Result(Factorization(final, self.widths), records=self.log.data, **self.out)
 
     def advance(self) -> None:
         """Try one step in every run."""
@@ -233,8 +236,7 @@ class Integration:
         if not np.array_equal(order, np.arange(len(order))):
             self._keep(order)
             h, stages = h[order], stages[order]
-        y_new = chebyshev_step(self._stage_field, self.y, self.f, h, stages, self.room, self.spare["y"])
-        f_new, squares_new = self._field(y_new, self.spare["f"])
+        y_new, f_new, squares_new = self._step(h, stages)
         self.evaluations += stages
         error = self._error(h, y_new, f_new)
         finite = np.isfinite(error)
@@ -243,6 +245,16 @@ class Integration:
         end = self._stop_inside(h, accepted, y_new, f_new, squares_new)
         self._record(h, accepted, y_new, f_new, end)
         self._update(h, error, accepted, y_new, f_new, squares_new, end)
+
+    def _step(self, h: np.ndarray, stages: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Where a step leads, the right-hand side and the sum of squared residuals there."""
+        y_new, f_new = self.spare["y"], self.spare["f"]
+        if isinstance(self.evaluator, CompiledEvaluator):
+            weights, rates = stage_weights(h, stages), self.factor_rates
+            squares = self.evaluator.chebyshev(self.y, self.f, weights, stages, y_new, f_new, factor_rates=rates)
+            return y_new, f_new, squares
+        chebyshev_step(self._stage_field, self.y, self.f, h, stages, self.room, y_new)
+        return y_new, *self._field(y_new, f_new)
 
     def _stage_field(self, y: Tensor) -> Tensor:
         return self._field(y, self.spare["f"][: len(y)])[0]
@@ -264,7 +276,7 @@ class Integration:
     def _error(self, h: np.ndarray, y_new: Tensor, f_new: Tensor) -> np.ndarray:
         """Local error relative to what is allowed, Eq (3.1) of Sommeijer, Shampine & Verwer (1998)."""
         step = self._device(h).unsqueeze(1)
-        estimate = torch.add(self.f, f_new, out=self.room[0, : len(y_new)]).mul_(0.4 * step)
+        estimate = torch.add(self.f, f_new, out=self.room[: len(y_new)]).mul_(0.4 * step)
         estimate.add_(self.y, alpha=0.8).sub_(y_new, alpha=0.8)
         size = torch.maximum(self._size(self.y), self._size(y_new))
         allowed = self.settings.atol + self.settings.rtol * size
@@ -281,10 +293,9 @@ class Integration:
         everyone, index, s = len(rows) == len(h), self._device(rows), self._device(share).unsqueeze(1)
         step = self._device(h[rows]).unsqueeze(1)
         y0, y1, f0, f1 = (x if everyone else x[index] for x in (self.y, y_new, self.f, f_new))
-        bend, out = self.room[:, : len(rows)]
-        torch.sub(y1, y0, out=bend).mul_(1 - 2 * s)
-        bend.add_(torch.mul(f0, (s - 1) * step, out=out)).add_(torch.mul(f1, s * step, out=out)).mul_(s * (s - 1))
-        return torch.mul(y0, 1 - s, out=out).add_(y1 * s).add_(bend)
+        out = torch.mul(y0, (1 - s).square() * (1 + 2 * s), out=self.room[: len(rows)])
+        out.addcmul_(y1, s.square() * (3 - 2 * s)).addcmul_(f0, s * (1 - s).square() * step)
+        return out.addcmul_(f1, s.square() * (s - 1) * step)
 
     def _stop_inside(
         self, h: np.ndarray, accepted: np.ndarray, y_new: Tensor, f_new: Tensor, squares_new: Tensor
@@ -376,8 +387,11 @@ class Integration:
         if not mask.any():
             return
         gone, rows = self._device(self.run[mask]), self._device(np.flatnonzero(mask))
-        # Where all end, as a single large run does, no copy is made.
-        self.final[gone] = self.y if mask.all() else self.y[rows]
+        if len(gone) == self.start.n_runs:  # as a single large run does: no copy is made
+            self.final = self.y
+        else:
+            self.final = torch.empty_like(self.start.state) if self.final is None else self.final
+            self.final[gone] = self.y[rows]
         values = {
             "status": np.broadcast_to(status, mask.shape),
             "n_steps": self.steps,
@@ -424,7 +438,7 @@ class Integration:
         direction.div_(norm).masked_fill_(norm == 0, y.shape[1] ** -0.5)
         estimate, open_rows = np.zeros(len(rows)), np.ones(len(rows), dtype=bool)
         for _ in range(RADIUS_ITERATIONS):
-            beside = torch.addcmul(y, direction, reach, out=self.room[0, : len(rows)])
+            beside = torch.addcmul(y, direction, reach, out=self.room[: len(rows)])
             image = self._stage_field(beside)
             image.sub_(f).div_(reach)
             length = torch.linalg.vector_norm(image, dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Compiled steps of descent are those of tensor operations; and what is kept of compiled functions stays right."""
+"""Compiled steps of descent and flow are those of tensor operations, and what is kept of them stays right."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from dmfkit import (
     CompletionTask,
     Descent,
     Factorization,
+    Flow,
     FullObservationTask,
+    Loss,
     Status,
     compiled,
     descent_batch,
     evaluators,
     full_widths,
     gradient_descent,
+    gradient_flow,
     initialise,
 )
 from dmfkit.compiled import dense, entries
@@ -92,6 +95,31 @@ def test_shallow_ones_are_trained_too(depth, by_tensors):
     ours = gradient_descent(problem, start, settings).factorization.state
     by_tensors()
     torch.testing.assert_close(ours, gradient_descent(problem, start, settings).factorization.state)
+
+
+@pytest.mark.parametrize("factor_rates", [(), (1.0, 0.5, 0.0)])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("task", TASKS)
+def test_the_flow_takes_the_same_steps_as_by_tensor_operations(task, dtype, factor_rates, by_tensors):
+    precision = getattr(torch, dtype)
+    problem = TASKS[task].problem().to("cpu", precision)
+    start = initialise("gaussian", full_widths(problem.shape, 3), [1.0, 0.3, 0.01], range(3), dtype=precision)
+    # The last run is on its plateau when the time is over, or ends; runs need different numbers of stages.
+    settings, accuracy = Flow(stop=1e-4, horizon=20.0), 1e-8 if dtype == "float64" else 1e-3
+    found = []
+    for change in (lambda: None, by_tensors):
+        change()
+        flow = {"record": (Loss(),), "record_at": (0.0, 1.0, 3.0), "factor_rates": factor_rates}
+        found.append(gradient_flow(problem, start, settings, **flow))
+    ours, theirs = found
+    assert torch.equal(ours.status, theirs.status)
+    assert torch.equal(ours.n_steps, theirs.n_steps)
+    for name in ("time", "mean_square", "stable_lr"):
+        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=10 * accuracy, atol=0)
+    mine, other = ours.factorization.state, theirs.factorization.state
+    assert torch.linalg.vector_norm(mine - other) <= accuracy * torch.linalg.vector_norm(other)
+    recorded = (each.records["mean_square"] for each in found)
+    torch.testing.assert_close(*recorded, rtol=10 * accuracy, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("rule", ["fixed", "group_rmsprop"])

@@ -24,7 +24,9 @@ from dmfkit import (
     initialise,
 )
 from dmfkit.cores import cores
+from dmfkit.descent import BACK
 from dmfkit.evaluation import Evaluator
+from dmfkit.flow import largest_stable_lr
 from dmfkit.products import BY_NUMPY, BY_TORCH, ONE_THREAD, sum_of_squares
 from dmfkit.result import joined
 
@@ -91,6 +93,28 @@ def test_the_flow_gives_the_same_numbers_on_any_number_of_cores(threads):
         assert sum(ended) == len(SCALES)
     for other in results[1:]:
         assert_same(results[0], other)
+
+
+def test_where_a_run_diverges_the_same_is_measured_on_any_number_of_cores(threads):
+    found, late, early = [], 5, 0
+    rates = [2e-2 if run in (late, early) else 1e-4 for run in range(len(SCALES))]
+    for number in (1, 2, 3):
+        threads(number)
+        found.append(gradient_descent(TASK.problem(), start(), Descent(max_steps=4000), lr=rates))
+    threads(1)
+    one = Factorization(start().state[late : late + 1], WIDTHS)
+    alone = gradient_descent(TASK.problem(), one, Descent(max_steps=4000), lr=rates[late : late + 1])
+    diverged = found[0].status == int(Status.DIVERGED)
+    assert torch.nonzero(diverged).flatten().tolist() == [early, late]
+    assert int(found[0].n_steps[late]) > 2 * BACK > 2 * int(found[0].n_steps[early])
+    assert torch.isnan(found[0].stable_lr[~diverged]).all()
+    for other in found[1:]:
+        assert torch.equal(other.stable_lr[diverged], found[0].stable_lr[diverged])
+    assert torch.equal(alone.stable_lr, found[0].stable_lr[late : late + 1])
+    # As from the state itself.
+    steps = int(alone.n_steps[0]) // BACK * BACK
+    before = gradient_descent(TASK.problem(), one, Descent(lr=rates[late], max_steps=steps)).factorization
+    assert torch.equal(largest_stable_lr(TASK.problem(), before), alone.stable_lr)
 
 
 def test_a_run_computes_the_same_alone_and_in_a_batch():

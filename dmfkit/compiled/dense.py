@@ -1,4 +1,4 @@
-"""One run after the other: evaluations of loss and gradient, and steps of descent; large residuals, block by block.
+"""One run after the other: loss and gradient, and steps of descent and of the flow; large residuals, block by block.
 
 Between matrix products a step passes a few times over some ten thousand numbers. As operations on arrays these passes
 take a fifth of its time at d = 100, and nearly all of it at d = 10; here what belongs together is one pass, and a run
@@ -201,6 +201,70 @@ def descend(
                 kept = states.dtype.type(1.0 - size * multipliers[part] * weight_decay)
                 for i in range(edges[part], edges[part + 1]):
                     state[i] = kept * state[i] - factor * gradient[i]
+
+
+@compiled
+def chebyshev(
+    states: Numbers,
+    fields: Numbers,
+    forward: Places,
+    backward: Places,
+    work: Numbers,
+    observed: Numbers,
+    scale: float,
+    edges: Places,
+    multipliers: Numbers,
+    weights: Numbers,
+    stages: Places,
+    room: Numbers,
+    new_states: Numbers,
+    new_fields: Numbers,
+    found: Numbers,
+) -> None:
+    """Take one step of every run by the stages of `chebyshev.stage_weights`, and evaluate where it leads.
+
+    Parameters
+    ----------
+    states, fields : ndarray of shape (runs, n_parameters)
+        States, and right-hand sides there.
+    edges, multipliers : ndarray
+        Where the parts of a state begin that move at one rate, and where the last ends; the right-hand side is that
+        many times minus the gradient.
+    weights : ndarray of shape (runs, stages, 5)
+    stages : ndarray of shape (runs,)
+    room : ndarray of shape (n_parameters,)
+    new_states, new_fields, found : ndarray
+        Where a step leads, the right-hand side and the sum of squared residuals there.
+    """
+    kind = states.dtype.type
+    for run in range(len(states)):
+        state, field, gradient = states[run], fields[run], new_fields[run]
+        # A stage is written over the one before the last.
+        newer, stage = room, new_states[run]
+        size = kind(weights[run, 1, 4])
+        for i in range(state.size):
+            newer[i] = state[i] + size * field[i]
+        for number in range(2, stages[run] + 1):
+            _evaluate(newer, gradient, forward, backward, work, observed, scale)
+            rest, mu, nu = kind(weights[run, number, 0]), kind(weights[run, number, 1]), kind(weights[run, number, 2])
+            first = kind(weights[run, number, 4])
+            for part in range(len(multipliers)):
+                slope = kind(-multipliers[part] * weights[run, number, 3])
+                if number == 2:  # what is there is no stage, and may be no number
+                    for i in range(edges[part], edges[part + 1]):
+                        stage[i] = rest * state[i] + mu * newer[i] + slope * gradient[i] + first * field[i]
+                else:
+                    for i in range(edges[part], edges[part + 1]):
+                        moved = rest * state[i] + mu * newer[i] + nu * stage[i]
+                        stage[i] = moved + slope * gradient[i] + first * field[i]
+            newer, stage = stage, newer
+        if stages[run] % 2:
+            new_states[run] = newer
+        found[run] = _evaluate(new_states[run], gradient, forward, backward, work, observed, scale)
+        for part in range(len(multipliers)):
+            factor = kind(-multipliers[part])
+            for i in range(edges[part], edges[part + 1]):
+                gradient[i] *= factor
 
 
 @compiled
