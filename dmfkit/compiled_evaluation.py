@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dmfkit.compiled import dense
+from dmfkit.errors import InputError
 from dmfkit.problems import FullObservation, MatrixCompletion
 from dmfkit.product_plan import Multiplication, Place, ProductPlan, product_plan
 
@@ -34,6 +35,8 @@ class CompiledEvaluator:
 
     def __init__(self, problem: MatrixCompletion | FullObservation, widths: tuple[int, ...]) -> None:
         self._scale, self._dtype = problem.gradient_scale, problem.dtype
+        if (widths[-1], widths[0]) != problem.shape:
+            raise ValueError(f"factors of widths {widths} do not give {problem.shape} matrices")
         plan = product_plan(widths)
         places, size = _layout(plan)
         self._program = tuple(_rows(plan, steps, places) for steps in (plan.forward, plan.backward))
@@ -45,14 +48,14 @@ class CompiledEvaluator:
     def squares(self, state: Tensor) -> Tensor:
         """Sum of squared residuals, ``(runs,)``, without the gradient."""
         found = torch.empty(len(state), dtype=self._dtype)
-        dense.squares(state.contiguous().numpy(), self._program[0], self._work, self._observed, found.numpy())
+        dense.squares(self._memory(state.contiguous()), self._program[0], self._work, self._observed, found.numpy())
         return found
 
     def squares_and_gradient(self, state: Tensor, out: Tensor) -> Tensor:
         """Sum of squared residuals, ``(runs,)``; the gradient of the loss goes to `out`, shaped as `state`."""
         found = torch.empty(len(state), dtype=self._dtype)
         evaluation = (*self._program, self._work, self._observed, self._scale)
-        dense.squares_and_gradients(state.numpy(), out.numpy(), *evaluation, found.numpy())
+        dense.squares_and_gradients(self._memory(state), self._memory(out), *evaluation, found.numpy())
         return found
 
     def descend(
@@ -77,7 +80,7 @@ class CompiledEvaluator:
         edges, multipliers = self._rates(factor_rates)
         history = torch.empty(steps[1] - steps[0], len(state), dtype=self._dtype)
         dense.descend(
-            state.numpy(),
+            self._memory(state),
             np.empty(state.shape[1], self._work.dtype),
             *self._program,
             self._work,
@@ -126,8 +129,19 @@ class CompiledEvaluator:
         found = torch.empty(len(y), dtype=self._dtype)
         evaluation = (*self._program, self._work, self._observed, self._scale)
         steps = (*self._rates(factor_rates), weights, stages, self._room)
-        dense.chebyshev(y.numpy(), f.numpy(), *evaluation, *steps, y_new.numpy(), f_new.numpy(), found.numpy())
+        here, there = (self._memory(y), self._memory(f)), (self._memory(y_new), self._memory(f_new))
+        dense.chebyshev(*here, *evaluation, *steps, *there, found.numpy())
         return found
+
+    def _memory(self, tensor: Tensor) -> NDArray[np.floating[Any]]:
+        """The memory of a batch of states or gradients; compiled loops do not look at how it lies."""
+        if tensor.dtype != self._dtype:
+            raise InputError(
+                f"the factors are {tensor.dtype}, but the observations {self._dtype}: convert one of them by .to()."
+            )
+        if tensor.ndim != 2 or tensor.shape[1] != self._edges[-1] or not tensor.is_contiguous():
+            raise ValueError(f"{tuple(tensor.shape)} with strides {tensor.stride()} is no batch of states")
+        return tensor.numpy()
 
     def _rates(self, factor_rates: Sequence[float]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Where the parts of a state begin that move at one rate, and where the last ends; their rates."""

@@ -13,7 +13,7 @@ from dmfkit.cores import Cores
 from dmfkit.evaluation import AnyEvaluator
 from dmfkit.evaluators import Way, evaluator_for, way
 from dmfkit.factorization import split_factors
-from dmfkit.problems import MatrixSensing, Problem
+from dmfkit.problems import Problem
 from dmfkit.products import Operand, Products, products_for, quiet_overflow, sum_of_squares
 
 StepRule = Literal["fixed", "group_rmsprop"]
@@ -71,8 +71,8 @@ class _Part:
 class Batch:
     """Runs that go on; all have been evaluated the same number of times.
 
-    On a CPU the runs are trained in parts that stay in the caches, and these side by side. What a run computes does not
-    depend on its part.
+    On a CPU the runs are trained in parts, and these side by side where the cores are not needed within a run. What a
+    run computes does not depend on its part.
 
     Attributes
     ----------
@@ -101,10 +101,10 @@ class Batch:
         cores: Cores,
     ) -> None:
         self.problem, self.widths, self.rule, self.cores = problem, widths, rule, cores
-        self._compiled = way(problem, widths) is Way.LOOPS
+        self._way = way(problem, widths)
         self.state, self.rates = state, rates
         # A compiled loop takes one run after the other, with a gradient of its own.
-        self._gradient = state[:0] if self._compiled else torch.empty_like(state)
+        self._gradient = state[:0] if self._way is Way.LOOPS else torch.empty_like(state)
         self.runs = torch.arange(len(state), device=state.device)
         self.steps = torch.zeros_like(self.runs)
         self.active = torch.ones_like(self.runs, dtype=torch.bool)
@@ -179,22 +179,21 @@ class Batch:
     @property
     def block(self) -> int:
         """Number of steps that are worth taking before the next look at which runs have ended."""
-        if not self._compiled:
+        if self._way is not Way.LOOPS:
             return BLOCK
         work = self.cores.work(-(-len(self.runs) // self._n_lanes))
         return max(SHORTEST, min(LONGEST, BLOCK_WORK // max(1, work)))
 
     def _divided(self, n_runs: int) -> tuple[int, int]:
         """Number of threads and of parts."""
-        if self._compiled:
+        if self._way is Way.LOOPS:
             lanes = self.cores.parts(n_runs, LONGEST)
             return lanes, lanes
         # Sensing multiplies all runs with its measurements at once; a GPU wants as much work at once as there is.
-        if self.state.device.type != "cpu" or isinstance(self.problem, MatrixSensing):
+        if self._way is Way.TENSORS:
             return 1, 1
-        lanes = self.cores.parts(n_runs)
         fitting = max(1, PART_BYTES // (3 * self.state.element_size() * self.state.shape[1]))
-        return lanes, max(1, min(n_runs, lanes * -(-n_runs // (lanes * fitting))))
+        return 1, max(1, -(-n_runs // fitting))
 
     def _evaluator(self, lane: int, n_runs: int) -> AnyEvaluator:
         """The evaluator of a thread, for batches of at most `n_runs` runs."""

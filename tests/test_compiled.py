@@ -18,6 +18,7 @@ from dmfkit import (
     Factorization,
     Flow,
     FullObservationTask,
+    InputError,
     Loss,
     Status,
     compiled,
@@ -29,6 +30,7 @@ from dmfkit import (
     initialise,
 )
 from dmfkit.compiled import dense, entries
+from dmfkit.compiled_evaluation import CompiledEvaluator
 from dmfkit.cores import cores
 from dmfkit.descent_batch import LONGEST, SHORTEST, Batch, Rule
 from dmfkit.evaluators import Way
@@ -146,6 +148,20 @@ def test_blocks_are_long_for_small_factors_and_short_for_large_ones():
             found.append(batch.block)
     assert found == sorted(found, reverse=True)
     assert (found[0], found[-1]) == (LONGEST, SHORTEST)
+
+
+def test_memory_that_is_not_as_it_should_be_is_refused():
+    problem = TASKS["completion"].problem()
+    evaluator, state = CompiledEvaluator(problem, (12, 3, 12)), torch.ones(4, 72, dtype=torch.float64)
+    with pytest.raises(InputError, match=r"factors are torch\.float32, but the observations torch\.float64"):
+        gradient_descent(problem, Factorization(state.float(), (12, 3, 12)), Descent())
+    for wrong in (state[:, :71].contiguous(), state.mT.contiguous().mT, state[:, None]):
+        with pytest.raises(ValueError, match="no batch of states"):
+            evaluator.squares_and_gradient(state, wrong)
+        with pytest.raises(ValueError, match="no batch of states"):
+            evaluator.squares_and_gradient(wrong, state)
+    with pytest.raises(ValueError, match=r"do not give \(12, 12\) matrices"):
+        CompiledEvaluator(problem, (12, 3, 11))
 
 
 def test_compiled_functions_call_those_of_their_own_file_only():

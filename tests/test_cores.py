@@ -219,7 +219,7 @@ def test_runs_that_end_leave_no_memory_behind(threads, train, monkeypatch):
 
     monkeypatch.setattr(Evaluator, "squares_and_gradient", watched)
     if train == "descent":
-        result = gradient_descent(problem, start(), Descent(lr=8e-4, stop=3e-2, max_steps=2000))
+        result = gradient_descent(problem, start(), Descent(lr=8e-4, stop=3e-2, max_steps=300))
         memories = 2  # state and gradient
     else:
         # A tolerance that lets some steps fail.
