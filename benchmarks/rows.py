@@ -72,9 +72,9 @@ def machine(device: torch.device) -> dict[str, object]:
 
 
 def _kernels() -> str | None:
-    """For which processors the kernels of NumPy's OpenBLAS are, or None where NumPy has another library."""
+    """For which processors the kernels of SciPy's OpenBLAS are, or None where SciPy has another library."""
     for library in threadpool_info():
-        if library["internal_api"] == "openblas" and "numpy" in library["filepath"]:
+        if library["internal_api"] == "openblas" and Path(library["filepath"]).parent.name.startswith("scipy"):
             return f"OpenBLAS {library['version']}, {library['architecture']}"
     return None
 
