@@ -23,7 +23,7 @@ STOP, RATE = 1e-6, 1e-3
 
 
 def rows(task: CompletionTask, start: Start, device: torch.device, limit_seconds: float) -> list[Row]:
-    """Measure each way once, from the same initial factors.
+    """Measure each way once, from the same initial factors; what is compiled has been before.
 
     Parameters
     ----------
@@ -37,6 +37,9 @@ def rows(task: CompletionTask, start: Start, device: torch.device, limit_seconds
     half_sum = replace(task, normalisation="half_sum").problem().to(device)
     first = start.begin(problem).factorization
     descent = Descent(lr=RATE, stop=STOP)
+    # The first call of all compiles, which can take longer than a run.
+    gradient_flow(problem, first, Flow(max_evaluations=20))
+    gradient_descent(problem, first, replace(descent, max_steps=20))
     ways = {
         "dmfkit flow": lambda: gradient_flow(problem, first, Flow(stop=STOP)),
         "dmfkit GroupRMSprop": lambda: gradient_descent(problem, first, replace(descent, rule="group_rmsprop")),

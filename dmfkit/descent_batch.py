@@ -27,7 +27,7 @@ PART_BYTES = 8 * 2**20
 BLOCK = 50
 # Compiled steps are no operations of Python's: a block of them should take some hundredths of a second, so that an
 # interruption does not wait. Multiplications of a block, and its least and greatest number of steps.
-BLOCK_WORK, SHORTEST, LONGEST = 2_000_000_000, 5, 1000
+BLOCK_WORK, SHORTEST, LONGEST = 4_000_000_000, 5, 1000
 # Running average and floor of the released code's GroupRMSprop.
 DECAY, LEAST_ROOT = 0.99, 1e-4
 
