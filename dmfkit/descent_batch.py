@@ -139,7 +139,7 @@ class Batch:
             with quiet_overflow():
                 return [_train(part, self.rule, step, until) for part in self._parts[lane :: self._n_lanes]]
 
-        if self.cores.parts(len(self.runs), until - step) > 1:
+        if self.cores.worth_threads(len(self.runs), until - step):
             done = self.cores.map(train, range(self._n_lanes))
         else:
             done = [train(lane) for lane in range(self._n_lanes)]
@@ -187,7 +187,7 @@ class Batch:
     def _divided(self, n_runs: int) -> tuple[int, int]:
         """Number of threads and of parts."""
         if self._way is Way.LOOPS:
-            lanes = self.cores.parts(n_runs, LONGEST)
+            lanes = self.cores.divide(n_runs, LONGEST)
             return lanes, lanes
         # Sensing multiplies all runs with its measurements at once; a GPU wants as much work at once as there is.
         if self._way is Way.TENSORS:

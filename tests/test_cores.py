@@ -149,6 +149,30 @@ def test_threads_are_given_where_they_are_worth_it_and_set_back(threads):
         assert blas_threads() == before
 
 
+def test_large_runs_are_side_by_side_while_they_occupy_the_cores(threads):
+    threads(2)
+    before, d = blas_threads(), 210
+    problem, widths = CompletionTask(d=d, rank=2, n_observed=d * d // 2).problem(), full_widths((d, d), 2)
+    with cores(problem, widths) as division:
+        for left, parts in ((9, 2), (5, 1), (4, 2), (3, 1), (2, 2), (1, 1)):
+            assert division.divide(left, 10) == parts
+            assert blas_threads() == ({1} if parts == 2 else before)
+        assert division.divide(2, 10) == 2
+    assert blas_threads() == before
+    # A flow keeps its runs to the end.
+    with cores(problem, widths) as division:
+        assert division.parts(5) == 1
+    # The same but for rounding, whenever the others end.
+    start = initialise("gaussian", widths, [1.0, 1.0, 0.1, 1e-4], range(4))
+    settings = Descent(lr=1e-3, stop=3e-1, max_steps=150)
+    batch = gradient_descent(problem, start, settings)
+    assert len(set(batch.n_steps.tolist())) > 2
+    for run in range(4):
+        alone = gradient_descent(problem, Factorization(start.state[run : run + 1], widths), settings)
+        assert int(alone.n_steps[0]) == int(batch.n_steps[run])
+        torch.testing.assert_close(alone.factorization.state[0], batch.factorization.state[run], rtol=1e-9, atol=1e-12)
+
+
 def test_an_error_in_a_part_stops_the_others_and_is_raised(threads):
     threads(2)
     with cores(TASK.problem(), WIDTHS) as division:
