@@ -16,6 +16,7 @@ import yaml
 from tqdm import tqdm
 
 import dmfkit
+from dmfkit.book import attended
 from dmfkit.book.outcome import count_code_cells, count_finished_cells, describe_failure
 
 POLL_SECONDS = 0.5
@@ -119,8 +120,9 @@ def _start(job: Job, at_once: int) -> _Run:
 
 
 def start_papermill(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start the execution of a notebook; the folders of its target and its log must exist."""
-    command = [sys.executable, "-m", "papermill", str(job.source), str(job.target), "--cwd", str(job.folder)]
+    """Start the execution of a notebook, which ends with this process; the folders of target and log must exist."""
+    command = [sys.executable, attended.__file__, str(os.getpid())]
+    command += [str(job.source), str(job.target), "--cwd", str(job.folder)]
     command += ["--kernel", "python3", "--no-progress-bar"]
     if job.parameters:
         encoded = base64.b64encode(yaml.safe_dump(dict(job.parameters)).encode())
