@@ -55,10 +55,10 @@ def series(base: Point) -> dict[str, list[tuple[float, Point]]]:
     """By the name of what grows: its values and the points there."""
     doubled = (1, 2, 4, 8)
     return {
-        "d, entries per row kept": [
+        f"d, {base.n_observed / base.d:g} entries a row": [
             (k * base.d, replace(base, d=k * base.d, n_observed=k * base.n_observed)) for k in doubled
         ],
-        "d, entries kept": [(k * base.d, replace(base, d=k * base.d)) for k in doubled],
+        f"d, {base.n_observed} entries": [(k * base.d, replace(base, d=k * base.d)) for k in doubled],
         "entries": [(k * base.n_observed, replace(base, n_observed=k * base.n_observed)) for k in doubled],
         "width": [(k * base.width, replace(base, width=k * base.width)) for k in doubled[:3]],
         "depth": [(k * base.depth, replace(base, depth=k * base.depth)) for k in doubled[:3]],
@@ -79,7 +79,12 @@ def rows(base: Point, rank: int, repeats: int) -> list[Row]:
             f"{base.n_observed} entries of a {base.d} x {base.d} matrix are too many here: their number grows "
             "eightfold, so give a larger d or fewer entries per row."
         )
-    found: list[Row] = []
+    found = [
+        Row("rows, and columns, where nothing else is said", base.d, ""),
+        Row("observed entries, where nothing else is said", base.n_observed, ""),
+        Row("width of the hidden layers, where nothing else is said", base.width, ""),
+        Row("depth, where nothing else is said", base.depth, ""),
+    ]
     for what, points in series(base).items():
         seconds = _step_seconds([point for _, point in points], rank, repeats, what)
         found += [Row(f"step, {what} = {value:g}", one, "s") for (value, _), one in zip(points, seconds, strict=True)]
@@ -115,7 +120,7 @@ def _seconds(problem: Problem, start: Factorization, steps: int) -> float:
 def _memory_rows(base: Point, rank: int) -> list[Row]:
     """Peak memory where entries per row are kept, beyond what Python and the libraries take."""
     found: list[Row] = []
-    points = series(base)["d, entries per row kept"]
+    points = next(iter(series(base).values()))
     names = ("making the problem", "descent", "flow")
     peaks: dict[str, list[float]] = {name: [] for name in names}
     with Progress(len(points), "memory") as progress:

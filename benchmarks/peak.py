@@ -10,10 +10,10 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks import compiled
-from benchmarks.clock import step_seconds
-from benchmarks.rows import Row
+from benchmarks.rows import Row, medians
 from dmfkit import CompletionTask, Descent, full_widths, gradient_descent, initialise
 from dmfkit.multiplications import full_count
+from dmfkit.steady import step_seconds
 
 # Products that one call multiplies side by side; the best of them is the machine's rate.
 BATCHES = (1, 2, 4, 12, 24, 96)
@@ -44,7 +44,7 @@ def rows(task: CompletionTask, depths: Sequence[int], runs: int, device: torch.d
         ways["products compiled by JAX", 1] = compiled.multiplier(left, right)
         operations["products compiled by JAX", 1] = 2.0 * d**3
     named = {f"{name}, {size}": way for (name, size), way in ways.items()}
-    seconds = step_seconds(named, repeats, "rates")
+    seconds = medians(step_seconds(named, repeats, "rates"))
     rates = {key: operations[key] / seconds[f"{key[0]}, {key[1]}"] / 1e9 for key in operations}
     found, best = [], {}
     for name in (*_libraries(device), *(["products compiled by JAX"] if compiled.available() else [])):

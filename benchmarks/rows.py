@@ -7,14 +7,16 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
 from dmfkit.errors import InputError
@@ -41,6 +43,11 @@ class Row:
     unit: str
     against: str = ""
     ratio: float | None = None
+
+
+def medians(measured: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """The median of every way's repetitions."""
+    return {name: float(np.median(values)) for name, values in measured.items()}
 
 
 def compared(name: str, value: float, unit: str, against: Row) -> Row:

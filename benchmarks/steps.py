@@ -12,8 +12,7 @@ from dataclasses import replace
 import torch
 
 from benchmarks import autograd, compiled
-from benchmarks.clock import step_seconds
-from benchmarks.rows import Row, compared
+from benchmarks.rows import Row, compared, medians
 from dmfkit import (
     CompletionTask,
     CompressedStart,
@@ -27,6 +26,7 @@ from dmfkit import (
 )
 from dmfkit.problems import Problem
 from dmfkit.starts import AnyStart
+from dmfkit.steady import step_seconds
 
 Way = Callable[[int], object]
 REFERENCE = "autograd through nn.Linear"
@@ -71,7 +71,7 @@ def _rows(task: CompletionTask, depth: int, runs: int, dtype: str, device: torch
     alone = {f"{name}, 1 run": way for name, way in ways(problem, first, descent).items()}
     batch = {f"{name}, {runs} runs": way for name, way in ways(problem, start, descent).items()}
     where = f"step, depth {depth}, {dtype}"
-    seconds = step_seconds({**alone, **batch}, repeats, where)
+    seconds = medians(step_seconds({**alone, **batch}, repeats, where))
     micro = {name: 1e6 * value / (runs if name in batch else 1) for name, value in seconds.items()}
     reference = Row(f"{where}: {REFERENCE}, 1 run", micro.pop(f"{REFERENCE}, 1 run"), "us/run")
     return [reference, *(compared(f"{where}: {name}", value, "us/run", reference) for name, value in micro.items())]
@@ -93,7 +93,7 @@ def wide_rows(d: int, rank: int, observed_share: float, device: torch.device, re
         descent = Descent(lr=1e-6, factor_rates=begun.factor_rates)
         there = ways(begun.problem, begun.factorization, descent)
         there.pop(REFERENCE)  # it knows neither factor rates nor projected problems
-        seconds = step_seconds(there, repeats, label)
+        seconds = medians(step_seconds(there, repeats, label))
         where = f"step, d = {d}, {label}"
         if "JAX" in seconds:
             jax = Row(f"{where}: JAX", 1e3 * seconds["JAX"], "ms")

@@ -81,7 +81,7 @@ class CompiledEvaluator:
         history = torch.empty(steps[1] - steps[0], len(state), dtype=self._dtype)
         dense.descend(
             self._memory(state),
-            np.empty(state.shape[1], self._work.dtype),
+            self._state_of_room(),
             *self._program,
             self._work,
             self._observed,
@@ -124,14 +124,18 @@ class CompiledEvaluator:
         Tensor of shape (runs,)
             Sum of squared residuals after the step.
         """
-        if self._room is None:
-            self._room = np.empty(y.shape[1], self._work.dtype)
         found = torch.empty(len(y), dtype=self._dtype)
         evaluation = (*self._program, self._work, self._observed, self._scale)
-        steps = (*self._rates(factor_rates), weights, stages, self._room)
+        steps = (*self._rates(factor_rates), weights, stages, self._state_of_room())
         here, there = (self._memory(y), self._memory(f)), (self._memory(y_new), self._memory(f_new))
         dense.chebyshev(*here, *evaluation, *steps, *there, found.numpy())
         return found
+
+    def _state_of_room(self) -> NDArray[np.floating[Any]]:
+        """Memory of a state, made when it is first needed: new memory costs as much as going through it."""
+        if self._room is None:
+            self._room = np.empty(self._edges[-1], self._work.dtype)
+        return self._room
 
     def _memory(self, tensor: Tensor) -> NDArray[np.floating[Any]]:
         """The memory of a batch of states or gradients; compiled loops do not look at how it lies."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,11 @@ import xarray as xr
 from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
 from dmfkit.grids import choose_device
-from dmfkit.progress import Progress
 from dmfkit.provenance import device_name, run_provenance
 from dmfkit.starts import AnyStart, Beginning
+from dmfkit.steady import step_seconds, wait
 from dmfkit.store import Store, find_or_compute, specification_key
 from dmfkit.tasks import Task, key_values
-
-# A repeat takes at least so long, so that neither the clock nor the first calls count.
-LEAST_SECONDS = 0.3
 
 
 def step_timings(
@@ -86,41 +84,27 @@ def step_timings(
 def _measure(task: Task, starts: Mapping[str, AnyStart], device: torch.device, repeats: int, label: str) -> xr.Dataset:
     task.check()
     problem = task.problem().to(device)
-    begin_seconds, beginnings = [], []
-    for start in starts.values():
+    begin_seconds, ways, taken, n_parameters = [], {}, dict[str, list[int]](), []
+    for name, start in starts.items():
         began = time.perf_counter()
-        beginnings.append(start.begin(problem))
-        _wait(device)
+        beginning = start.begin(problem)
+        wait()
         begin_seconds.append(time.perf_counter() - began)
-    # The first run of each warms up and says how many steps fill a repeat.
-    rough = [_seconds(beginning, 2, device) for beginning in beginnings]
-    steps = [max(2, int(np.ceil(LEAST_SECONDS / each))) for each in rough]
-    seconds = np.empty((len(starts), repeats))
-    with Progress(repeats, label) as progress:
-        for repeat in range(repeats):
-            for number, beginning in enumerate(beginnings):
-                seconds[number, repeat] = _seconds(beginning, steps[number], device)
-            progress.advance(1)
+        taken[name] = []
+        ways[name] = partial(_train, beginning, taken[name])
+        n_parameters.append(beginning.factorization.state.shape[1])
+    seconds = step_seconds(ways, repeats, label)
     variables: dict[str, Any] = {
-        "step_seconds": (("start", "repeat"), seconds),
+        "step_seconds": (("start", "repeat"), np.array(list(seconds.values()))),
         "begin_seconds": (("start",), begin_seconds),
-        "n_parameters": (("start",), [one.factorization.state.shape[1] for one in beginnings]),
-        "n_steps": (("start",), [count * repeats for count in steps]),
+        "n_parameters": (("start",), n_parameters),
+        "n_steps": (("start",), [sum(each) for each in taken.values()]),
     }
     return xr.Dataset(variables, coords={"start": list(starts)})
 
 
-def _seconds(beginning: Beginning, steps: int, device: torch.device) -> float:
-    """Seconds per step of one short run; the learning rate is small enough to change nothing."""
+def _train(beginning: Beginning, taken: list[int], steps: int) -> None:
+    """Take so many steps, and note it; the learning rate is small enough to change nothing."""
+    taken.append(steps)
     method = Descent(lr=1e-12, stop=0.0, max_steps=steps, factor_rates=beginning.factor_rates)
-    _wait(device)
-    began = time.perf_counter()
     gradient_descent(beginning.problem, beginning.factorization, method)
-    _wait(device)
-    # The last loss is evaluated, too.
-    return (time.perf_counter() - began) / (steps + 1)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

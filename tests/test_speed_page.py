@@ -60,7 +60,7 @@ def row_that_says(page, name, value, unit):
     for line in page.splitlines():
         if line.startswith(f"| {name} | "):
             shown, _, shown_unit = line.split("|")[2].strip().partition(" ")
-            scale = 1e6 if (unit, shown_unit) == ("s", "us") else 1.0
+            scale = {("s", "us"): 1e6, ("ms", "us"): 1e3}.get((unit, shown_unit), 1.0)
             if read_number(shown) == pytest.approx(scale * value, rel=6e-4) and (scale > 1 or shown_unit == unit):
                 return line
     raise AssertionError(f"no row says that {name} is {value} {unit}")

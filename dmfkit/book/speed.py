@@ -18,8 +18,8 @@ GROUPS = {
         "A step is that of the released code's GroupRMSprop, loss tested; its time is divided by the number of runs in "
         "the batch. The reference is PyTorch as it is usually written, a stack of `nn.Linear` with automatic "
         "differentiation and that code's optimiser. JAX compiles a loop around `jax.grad`, and does not test the loss. "
-        "All of them compute the same trajectory. At the larger size it is fixed-step descent: full width, and the "
-        "compressed factorization of Yaras et al. (2023).",
+        "All of them compute the same trajectory, and may use all cores. At the larger size it is fixed-step descent: "
+        "full width, and the compressed factorization of Yaras et al. (2023).",
     ),
     "peak": (
         "How much of the time is matrix products",
@@ -33,11 +33,27 @@ GROUPS = {
         "From the same initial factors to a mean squared residual below $10^{-6}$, each once. Flow and GroupRMSprop "
         "minimise the mean of squares, as the reference does; fixed-step descent minimises half the sum.",
     ),
-    "figure1": ("Figure 1, whole grids", "Every run of the two grids of Arora et al. (2019), Figure 1, trained anew."),
-    "workers": ("Workers side by side", "One sweep of gradient flows in one process, and on workers of one thread."),
-    "compression": ("Compressed factorizations", "Steps, and whole runs of the gradient flow to a recovery error."),
+    "figure1": (
+        "Figure 1, whole grids",
+        "Every run of the two grids of Arora et al. (2019), Figure 1, trained anew. Some runs of descent diverge "
+        "at the larger learning rate, or do not reach the stop within the steps that chapter 1 allows.",
+    ),
+    "workers": (
+        "Workers side by side",
+        "One sweep of gradient flows in one process, and on workers of one thread, whose start is timed by itself.",
+    ),
+    "compression": (
+        "Compressed factorizations",
+        "Steps, and whole runs of the gradient flow to a recovery error, at the same size as the larger one above. "
+        "The narrow factorization has hidden layers of the compressed one's width, and no frames.",
+    ),
     "size": ("Large matrices", "Completion by entries alone: growth with size, ways to compute, and other methods."),
-    "growth": ("Large matrices: growth", "Time and memory of a step of completion by entries alone."),
+    "growth": (
+        "Large matrices: growth",
+        "Time of a step of completion by entries alone, one quantity grown at a time, and peak memory beyond what "
+        "Python and the libraries take. It counts what the allocator keeps, and the making of the initial factors. The "
+        "runs of a batch are trained one after the other, each by all cores where its entries are many enough.",
+    ),
     "products": (
         "Large matrices: products",
         "Ways to form the residuals at the observed entries, and gradients from them.",
@@ -45,8 +61,10 @@ GROUPS = {
     "recovery": (
         "Large matrices: recovery",
         "A matrix of low rank from few of its entries, by flows of factorizations, and by what one would take instead: "
-        "alternating least squares of the package cmfrec, and soft-impute. Errors are squared, relative to the squared "
-        "norm, on entries that no method saw. Of soft-impute the estimate is shown that is best on them.",
+        "alternating least squares of the package cmfrec, without biases, and soft-impute. Observations have no noise. "
+        "Errors are squared, relative to the squared norm, on held-out entries: above 1 is worse than zero everywhere, "
+        "where alternating least squares ends with a small ridge. Of soft-impute the estimate is shown that is best on "
+        "the held-out entries, which flatters it. The peak memory counts all methods, and the libraries.",
     ),
     "all": ("All groups", "What the groups measure when nothing else is said, one after the other."),
 }
@@ -109,7 +127,7 @@ def _made(one: Mapping[str, Any]) -> str:
     versions = {**json.loads(machine["versions"]), "jax": machine.get("jax")}
     packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     cores = f"{machine['cores']} core{'s' if machine['cores'] != 1 else ''}"
-    kernels = f"; {machine['kernels']}" if machine.get("kernels") else ""
+    kernels = f"; {machine['kernels'].replace(', ', ' with kernels for ')}" if machine.get("kernels") else ""
     return f"Measured on {machine['date']}; {cores}; commit `{machine['commit']}`; {packages}{kernels}."
 
 
@@ -125,8 +143,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _quantity(value: float, unit: str) -> str:
     """A value with its unit; short times in microseconds."""
-    if unit == "s" and 0 < value < 1e-3:
-        value, unit = 1e6 * value, "us"
+    if (unit == "s" and 0 < value < 1e-3) or (unit == "ms" and 0 < value < 1e-1):
+        value, unit = value * (1e6 if unit == "s" else 1e3), "us"
     return f"{_number(value, 4)} {unit}".strip()
 
 
@@ -167,7 +185,7 @@ def _limit(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:
     least = 6 * 2 * 100**3 / (1e9 * rate) * 1e6
     return [
         f"The six products of a step at depth 3 alone take {least:.3g} µs a run at the rate of `numpy.matmul` on all "
-        f"cores. What is built on them can be at most {reference / least:.3g} times faster than `nn.Linear` is on this "
+        f"cores. Such a step can be at most {reference / least:.3g} times faster than `nn.Linear` is on this "
         "machine, in batches too."
     ]
 

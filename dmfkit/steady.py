@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dmfkit.progress import Progress
 
@@ -15,8 +16,10 @@ from dmfkit.progress import Progress
 LEAST_SECONDS = 0.3
 
 
-def step_seconds(ways: Mapping[str, Callable[[int], object]], repeats: int, label: str) -> dict[str, float]:
-    """Median seconds per step of each way.
+def step_seconds(
+    ways: Mapping[str, Callable[[int], object]], repeats: int, label: str
+) -> dict[str, NDArray[np.float64]]:
+    """Seconds per step of each way, once for every repetition.
 
     A way is called with a number of steps. What a call costs beside its steps cancels: a repetition is the difference
     between a longer and a shorter call. Repetitions of all ways are interleaved, so that a machine that slows down
@@ -41,7 +44,7 @@ def step_seconds(ways: Mapping[str, Callable[[int], object]], repeats: int, labe
                 longer = _seconds(way, short + counts[name])
                 found[name].append((longer - _seconds(way, short)) / counts[name])
             progress.advance(1)
-    return {name: float(np.median(values)) for name, values in found.items()}
+    return {name: np.array(values) for name, values in found.items()}
 
 
 def _enough(way: Callable[[int], object], steps: int) -> int:
