@@ -121,7 +121,7 @@ def _memory_rows(base: Point, rank: int) -> list[Row]:
     """Peak memory where entries per row are kept, beyond what Python and the libraries take."""
     found: list[Row] = []
     points = next(iter(series(base).values()))
-    names = ("making the problem", "descent", "flow")
+    names = ("making the problem", "making the factors", "descent", "flow")
     peaks: dict[str, list[float]] = {name: [] for name in names}
     with Progress(len(points), "memory") as progress:
         for value, point in points:
@@ -137,7 +137,7 @@ def _memory_rows(base: Point, rank: int) -> list[Row]:
 
 
 def peak_bytes(point: Point, rank: int) -> list[float]:
-    """Peak memory of making the problem, of descent and of the flow, each in a process of its own.
+    """Peak memory of making the problem and the factors, of descent and of the flow, in a process of its own.
 
     In one process memory that an earlier size gave back would be used again, and not be counted.
     """

@@ -18,7 +18,7 @@ from dmfkit.flow import Flow, gradient_flow
 
 
 def measure(point: Point, rank: int) -> list[int]:
-    """Bytes beyond those taken before: making the problem, descent with it, and flow with it."""
+    """Bytes beyond those taken before: making the problem, then the factors, descent from these, and flow."""
     work(Point(d=60, n_observed=600, width=point.width, depth=point.depth), 1)  # loads what is loaded late
     before = _status("VmRSS")
     made: dict[str, Any] = {}
@@ -26,13 +26,16 @@ def measure(point: Point, rank: int) -> list[int]:
     def make() -> None:
         made["problem"] = point.task(rank).problem()
 
+    def begin() -> None:
+        made["factors"] = point.factors(made["problem"])
+
     def descend() -> None:
-        gradient_descent(made["problem"], point.factors(made["problem"]), Descent(lr=1e-12, stop=0.0, max_steps=3))
+        gradient_descent(made["problem"], made["factors"], Descent(lr=1e-12, stop=0.0, max_steps=3))
 
     def flow() -> None:
-        gradient_flow(made["problem"], point.factors(made["problem"]), Flow(max_evaluations=60))
+        gradient_flow(made["problem"], made["factors"], Flow(max_evaluations=60))
 
-    return [_peak(one) - before for one in (make, descend, flow)]
+    return [_peak(one) - before for one in (make, begin, descend, flow)]
 
 
 def work(point: Point, rank: int) -> None:

@@ -51,8 +51,8 @@ GROUPS = {
     "growth": (
         "Large matrices: growth",
         "Time of a step of completion by entries alone, one quantity grown at a time, and peak memory beyond what "
-        "Python and the libraries take. It counts what the allocator keeps, and the making of the initial factors. The "
-        "runs of a batch are trained one after the other, each by all cores where its entries are many enough.",
+        "Python and the libraries take: in each row with what the rows before it made, and what the allocator keeps. "
+        "The runs of a batch are trained one after the other, each by all cores where its entries are many enough.",
     ),
     "products": (
         "Large matrices: products",
