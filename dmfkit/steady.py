@@ -17,7 +17,7 @@ LEAST_SECONDS = 0.3
 
 
 def step_seconds(
-    ways: Mapping[str, Callable[[int], object]], repeats: int, label: str
+    ways: Mapping[str, Callable[[int], object]], repeats: int, label: str, least_seconds: float | None = None
 ) -> dict[str, NDArray[np.float64]]:
     """Seconds per step of each way, once for every repetition.
 
@@ -31,12 +31,15 @@ def step_seconds(
     repeats : int
     label : str
         What the progress bar says.
+    least_seconds : float, optional
+        What is added to the shorter of two calls takes about so long; 0.3 if not given.
     """
-    short = 5
+    least = LEAST_SECONDS if least_seconds is None else least_seconds
+    short = 2
     counts = {}
     for name, way in ways.items():
         way(short)  # compiles, warms up
-        counts[name] = _enough(way, 3 * short)
+        counts[name] = _enough(way, short, least)
     found: dict[str, list[float]] = {name: [] for name in ways}
     with Progress(repeats, label) as progress:
         for _ in range(repeats):
@@ -47,11 +50,11 @@ def step_seconds(
     return {name: np.array(values) for name, values in found.items()}
 
 
-def _enough(way: Callable[[int], object], steps: int) -> int:
-    """Steps that take `LEAST_SECONDS`, roughly; found by longer and longer calls, since short ones say little."""
-    while (seconds := _seconds(way, steps)) < LEAST_SECONDS / 4:
+def _enough(way: Callable[[int], object], steps: int, least: float) -> int:
+    """Steps that take that many seconds, roughly; found by longer and longer calls, since short ones say little."""
+    while (seconds := _seconds(way, steps)) < least / 4:
         steps *= 2
-    return max(steps, math.ceil(steps * LEAST_SECONDS / seconds)) if seconds < LEAST_SECONDS else steps
+    return max(steps, math.ceil(steps * least / seconds)) if seconds < least else steps
 
 
 def _seconds(way: Callable[[int], object], steps: int) -> float:
