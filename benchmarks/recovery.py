@@ -100,7 +100,7 @@ def flowed(problem: SparseCompletion, start: AnyStart) -> Completed:
         factor_rates=begun.factor_rates,
     )
     seconds = time.perf_counter() - began
-    return Completed(LowRank.of(result.factorization), seconds, int(result.n_evaluations[0]), "evaluations")
+    return Completed(result.factorization.low_rank(), seconds, int(result.n_evaluations[0]), "evaluations")
 
 
 def alternating(problem: SparseCompletion, width: int, ridge: float) -> Completed:

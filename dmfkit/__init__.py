@@ -25,7 +25,6 @@ from dmfkit.flow import Flow, gradient_flow, largest_stable_lr
 from dmfkit.frame_geometry import FrameGeometry, principal_sines
 from dmfkit.frame_record import FrameCoordinates
 from dmfkit.handed_over import hand_over
-from dmfkit.held_out import HeldOutError
 from dmfkit.initialisation import initialise
 from dmfkit.low_rank import LowRank
 from dmfkit.matrix_files import ObservedMatrix, read_matrix
@@ -50,6 +49,7 @@ from dmfkit.record import (
     AlignmentGroups,
     EffectiveRank,
     Factors,
+    HeldOutError,
     Loss,
     RelativeError,
     SingularValues,

@@ -1,6 +1,9 @@
-"""The exceptions that `dmfkit` raises on purpose."""
+"""The exceptions that `dmfkit` raises on purpose, and how a value is written in their sentences."""
 
 from __future__ import annotations
+
+import reprlib
+from typing import Any
 
 
 class InputError(ValueError):
@@ -21,3 +24,11 @@ class SolverError(InputError):
 
     The message is one sentence, as for any `InputError`: the remedy is another solver or other options.
     """
+
+
+def brief(value: Any) -> str:
+    """Write a value as Python would, cut short so that it fits into a sentence."""
+    shortener = reprlib.Repr()
+    shortener.maxstring = shortener.maxother = 100
+    shortener.maxlist = 12
+    return shortener.repr(value)

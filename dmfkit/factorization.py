@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dmfkit.errors import InputError
+from dmfkit.low_rank import LowRank
 
 # Beyond this each full-width factor takes more than 3 GB, and nothing that is trained at full width fits a laptop.
 LARGEST_FULL_WIDTH = 20_000
@@ -97,6 +98,14 @@ class Factorization:
         for factor in self.factors[1:]:
             product = factor @ product
         return product
+
+    def low_rank(self) -> LowRank:
+        """The product matrices, split before the last factor; depth 2 or more."""
+        *first, last = self.factors
+        inner = first[0]
+        for factor in first[1:]:
+            inner = factor @ inner
+        return LowRank(last, inner.mT)
 
     def pull_back(self, gradient: Tensor) -> tuple[Tensor, ...]:
         """Gradients in the factors of a loss of the product matrix, Eq (4) of Arora et al. (2019).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dmfkit.problems import MatrixCompletion
-from dmfkit.record import Snapshot
 
 
 @dataclass(frozen=True)
@@ -44,21 +42,6 @@ class HeldOutCompletion(MatrixCompletion):
         """
         wrong = (end_to_end - self.unit * self.held_out_values) * self.held_out_mask
         return (wrong.square().sum(dim=(-2, -1)) / self.held_out_mask.sum()).sqrt()
-
-
-@dataclass(frozen=True)
-class HeldOutError:
-    """Root mean square error on the held-out entries, in the matrix's own units."""
-
-    @property
-    def dims(self) -> Mapping[str, tuple[str, ...]]:
-        return {"held_out_rmse": ()}
-
-    def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
-        error = snapshot.held_out_rmse
-        if error is None:
-            raise ValueError("HeldOutError needs a completion problem with held-out entries")
-        return {"held_out_rmse": error}
 
 
 def hold_out(observed: NDArray[np.bool_], n_held_out: int, seed: int) -> NDArray[np.bool_]:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dmfkit.factorization import Factorization
-
 
 @dataclass(frozen=True, eq=False)
 class LowRank:
@@ -22,15 +20,6 @@ class LowRank:
 
     left: Tensor
     right: Tensor
-
-    @classmethod
-    def of(cls, factorization: Factorization) -> LowRank:
-        """The product matrices of factorizations, split before the last factor; depth 2 or more."""
-        *first, last = factorization.factors
-        inner = first[0]
-        for factor in first[1:]:
-            inner = factor @ inner
-        return cls(last, inner.mT)
 
     @property
     def shape(self) -> tuple[int, int]:

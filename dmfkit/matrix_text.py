@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dmfkit.errors import InputError
-from dmfkit.parameter_cells import brief
+from dmfkit.errors import InputError, brief
 
 # How a missing entry may be spelt, besides an empty field; capital letters do not matter.
 MISSING = frozenset({"", "nan", "na", "n/a", "null", "none"})

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
-import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from dmfkit.errors import InputError
+from dmfkit.errors import InputError, brief
 
 PARAMETERS_CELL = "# The paper's own settings"
 # The same in a chapter behind which there is no paper.
@@ -108,11 +107,3 @@ def read_text(value: Any) -> Any:
         return ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return value
-
-
-def brief(value: Any) -> str:
-    """Write a value as Python would, cut short so that it fits into a sentence."""
-    shortener = reprlib.Repr()
-    shortener.maxstring = shortener.maxother = 100
-    shortener.maxlist = 12
-    return shortener.repr(value)

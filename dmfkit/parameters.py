@@ -18,8 +18,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dmfkit.errors import InputError
-from dmfkit.parameter_cells import PARAMETERS_CELL, assignments, brief, find_cells, literals, read_text
+from dmfkit.errors import InputError, brief
+from dmfkit.parameter_cells import PARAMETERS_CELL, assignments, find_cells, literals, read_text
 from dmfkit.parameter_pairs import check_together
 from dmfkit.vocabulary import TECHNICAL, VOCABULARY
 

@@ -15,7 +15,6 @@ from dmfkit.file_task import FileTask
 from dmfkit.flow import Flow
 from dmfkit.frame_geometry import FrameGeometry
 from dmfkit.frame_record import FrameCoordinates
-from dmfkit.held_out import HeldOutError
 from dmfkit.nuclear_norms import NuclearNorm, NuclearNormGrid
 from dmfkit.nuclear_splitting import Bounds, bounds
 from dmfkit.observations import observations
@@ -32,7 +31,7 @@ _KINDS: dict[str, Any] = {
         *(record.Alignment, record.AlignmentGroups, record.EffectiveRank, record.Loss),
         *(record.RelativeError, record.SingularValues, SingularValueSpeeds),
         *(record.Factors, record.TargetCoordinates, record.UnobservedError, FrameCoordinates, FrameGeometry),
-        *(SparseCompletionTask, HeldOutError),
+        *(SparseCompletionTask, record.HeldOutError),
     )
 }
 

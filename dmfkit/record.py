@@ -148,6 +148,21 @@ class AlignmentGroups:
 
 
 @dataclass(frozen=True)
+class HeldOutError:
+    """Root mean square error on the held-out entries, in the matrix's own units."""
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        return {"held_out_rmse": ()}
+
+    def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        error = snapshot.held_out_rmse
+        if error is None:
+            raise ValueError("HeldOutError needs a completion problem with held-out entries")
+        return {"held_out_rmse": error}
+
+
+@dataclass(frozen=True)
 class UnobservedError:
     """Half the squared error on the entries that are not observed, divided by the number of all entries.
 

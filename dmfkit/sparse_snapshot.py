@@ -48,7 +48,7 @@ class SparseSnapshot(Snapshot):
     @cached_property
     def low_rank(self) -> LowRank:
         """Product matrices by their factors."""
-        return LowRank.of(self.factorization)
+        return self.factorization.low_rank()
 
     @cached_property
     def mean_square(self) -> Tensor:

@@ -32,9 +32,9 @@ from dmfkit import (
 from dmfkit.compression import frames_target
 from dmfkit.evaluation import Evaluator
 from dmfkit.evaluators import evaluator_for
-from dmfkit.held_out import HeldOutError
 from dmfkit.low_rank import LowRank
 from dmfkit.recheck import plan_of, recompute_point
+from dmfkit.record import HeldOutError
 from dmfkit.sampled_products import DeviceProducts, HostProducts, entries
 from dmfkit.sparse_completion import SparseCompletion, distinct
 from dmfkit.sparse_snapshot import snapshot_of

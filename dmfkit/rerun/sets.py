@@ -11,8 +11,7 @@ from typing import Any
 
 import yaml
 
-from dmfkit.errors import InputError
-from dmfkit.parameter_cells import brief
+from dmfkit.errors import InputError, brief
 
 FORMS = (
     "write a list of sets, such as - {d: 20, rank: 2}, or a mapping from each parameter to the values that it takes, "
