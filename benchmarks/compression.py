@@ -13,12 +13,13 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from benchmarks.rows import Row, compared
-from dmfkit import CompletionTask, CompressedStart, Flow, FullObservationTask, OrthogonalStart, gradient_flow, spectra
+from dmfkit import CompletionTask, CompressedStart, Flow, FullObservationTask, OrthogonalStart, gradient_flow
 from dmfkit.blockwise import BlockwiseEvaluator
 from dmfkit.compiled_evaluation import CompiledEvaluator
 from dmfkit.entrywise import EntrywiseEvaluator
 from dmfkit.evaluation import AnyEvaluator
 from dmfkit.evaluators import Way, way
+from dmfkit.linalg import spectra
 from dmfkit.progress import Progress
 from dmfkit.record import Snapshot
 from dmfkit.starts import AnyStart

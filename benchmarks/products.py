@@ -1,4 +1,4 @@
-"""Ways to compute what entry-wise completion needs, side by side: why `dmfkit.sampled_products` is as it is."""
+"""Ways to compute what entry-wise completion needs, side by side: why `dmfkit.linalg.sampled_products` is as it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.sparse import csc_array, csr_array
 from torch import Tensor
 
 from benchmarks.rows import Row, compared
-from dmfkit.sampled_products import DeviceProducts, HostProducts, csr_tensor, entries, row_starts
+from dmfkit.linalg.sampled_products import DeviceProducts, HostProducts, csr_tensor, entries, row_starts
 from dmfkit.sparse_completion import SparseCompletion
 
 # Numbers in each of the chunks of the variants by NumPy and torch: half a megabyte in double precision.

@@ -15,8 +15,8 @@ from benchmarks.memory import largest_so_far
 from benchmarks.rows import Row, compared
 from benchmarks.soft_impute import soft_impute
 from dmfkit.flow import Flow, gradient_flow
-from dmfkit.low_rank import LowRank
-from dmfkit.sampled_products import entries
+from dmfkit.linalg.low_rank import LowRank
+from dmfkit.linalg.sampled_products import entries
 from dmfkit.sparse_completion import SparseCompletion
 from dmfkit.starts import AnyStart, CompressedStart, OrthogonalStart
 

@@ -12,8 +12,8 @@ import scipy.sparse.linalg
 import torch
 from scipy.sparse import csr_array
 
-from dmfkit.low_rank import LowRank
-from dmfkit.sampled_products import entries
+from dmfkit.linalg.low_rank import LowRank
+from dmfkit.linalg.sampled_products import entries
 from dmfkit.sparse_completion import SparseCompletion
 
 

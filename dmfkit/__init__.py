@@ -26,7 +26,8 @@ from dmfkit.frame_geometry import FrameGeometry, principal_sines
 from dmfkit.frame_record import FrameCoordinates
 from dmfkit.handed_over import hand_over
 from dmfkit.initialisation import initialise
-from dmfkit.low_rank import LowRank
+from dmfkit.linalg.low_rank import LowRank
+from dmfkit.linalg.spectra import effective_rank, nuclear_norm, relative_error, schatten, schatten_norm, singular_values
 from dmfkit.matrix_files import ObservedMatrix, read_matrix
 from dmfkit.nuclear_norms import NuclearNorm, nuclear_norm_solutions
 from dmfkit.nuclear_splitting import least_nuclear_norm
@@ -59,7 +60,6 @@ from dmfkit.record import (
 from dmfkit.result import Result, Status
 from dmfkit.sparse_completion import SparseCompletion
 from dmfkit.sparse_tasks import SparseCompletionTask
-from dmfkit.spectra import effective_rank, nuclear_norm, relative_error, schatten, schatten_norm, singular_values
 from dmfkit.starts import CompressedStart, OrthogonalStart, Start
 from dmfkit.store import Store, open_store
 from dmfkit.sweeps import sweep

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmfkit.compiled import dense, entries
+from dmfkit.gradients import compiled_loops as loops
+from dmfkit.linalg import compiled_loops as entries
+from dmfkit.linalg.backend import Spread, serially
 from dmfkit.problems import FullObservation, MatrixCompletion
-from dmfkit.spread import Spread, serially
 from dmfkit.thin import ThinEvaluator
 
 # Entries of a block: half a megabyte in double precision.
@@ -63,7 +64,7 @@ class BlockwiseEvaluator(ThinEvaluator):
 
         def of_group(number: int) -> float:
             room = self._room()
-            square = dense.square_in_blocks(left, right, self._observed, self._groups[number], room)
+            square = loops.square_in_blocks(left, right, self._observed, self._groups[number], room)
             self._spare.append(room)
             return square
 
@@ -75,7 +76,7 @@ class BlockwiseEvaluator(ThinEvaluator):
 
         def of_group(number: int) -> float:
             room = self._room()
-            square = dense.square_and_products_in_blocks(
+            square = loops.square_and_products_in_blocks(
                 left, right, turned, self._observed, self._groups[number], room, to_left, ones[number], totals[number]
             )
             self._spare.append(room)

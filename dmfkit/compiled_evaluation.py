@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmfkit.compiled import dense
 from dmfkit.errors import InputError
+from dmfkit.gradients import compiled_loops as loops
 from dmfkit.problems import FullObservation, MatrixCompletion
 from dmfkit.product_plan import Multiplication, Place, ProductPlan, product_plan
 
@@ -48,14 +48,14 @@ class CompiledEvaluator:
     def squares(self, state: Tensor) -> Tensor:
         """Sum of squared residuals, ``(runs,)``, without the gradient."""
         found = torch.empty(len(state), dtype=self._dtype)
-        dense.squares(self._memory(state.contiguous()), self._program[0], self._work, self._observed, found.numpy())
+        loops.squares(self._memory(state.contiguous()), self._program[0], self._work, self._observed, found.numpy())
         return found
 
     def squares_and_gradient(self, state: Tensor, out: Tensor) -> Tensor:
         """Sum of squared residuals, ``(runs,)``; the gradient of the loss goes to `out`, shaped as `state`."""
         found = torch.empty(len(state), dtype=self._dtype)
         evaluation = (*self._program, self._work, self._observed, self._scale)
-        dense.squares_and_gradients(self._memory(state), self._memory(out), *evaluation, found.numpy())
+        loops.squares_and_gradients(self._memory(state), self._memory(out), *evaluation, found.numpy())
         return found
 
     def descend(
@@ -70,7 +70,7 @@ class CompiledEvaluator:
         weight_decay: float,
         memory: tuple[float, float],
     ) -> Tensor:
-        """Move the runs in `state` step by step, each until it ends; see `compiled.dense.descend`.
+        """Move the runs in `state` step by step, each until it ends; see `loops.descend`.
 
         Returns
         -------
@@ -79,7 +79,7 @@ class CompiledEvaluator:
         """
         edges, multipliers = self._rates(factor_rates)
         history = torch.empty(steps[1] - steps[0], len(state), dtype=self._dtype)
-        dense.descend(
+        loops.descend(
             self._memory(state),
             self._state_of_room(),
             *self._program,
@@ -109,7 +109,7 @@ class CompiledEvaluator:
         *,
         factor_rates: Sequence[float],
     ) -> Tensor:
-        """Take one step of the flow of every run; see `compiled.dense.chebyshev`.
+        """Take one step of the flow of every run; see `loops.chebyshev`.
 
         Parameters
         ----------
@@ -128,7 +128,7 @@ class CompiledEvaluator:
         evaluation = (*self._program, self._work, self._observed, self._scale)
         steps = (*self._rates(factor_rates), weights, stages, self._state_of_room())
         here, there = (self._memory(y), self._memory(f)), (self._memory(y_new), self._memory(f_new))
-        dense.chebyshev(*here, *evaluation, *steps, *there, found.numpy())
+        loops.chebyshev(*here, *evaluation, *steps, *there, found.numpy())
         return found
 
     def _state_of_room(self) -> NDArray[np.floating[Any]]:
@@ -167,16 +167,16 @@ def _layout(plan: ProductPlan) -> tuple[dict[Place, tuple[int, int]], int]:
     edges = _edges(plan.widths).tolist()
     places = {
         Place(kind, index): (memory, edge)  # type: ignore[arg-type]
-        for kind, memory in (("factor", dense.STATE), ("gradient", dense.GRADIENT))
+        for kind, memory in (("factor", loops.STATE), ("gradient", loops.GRADIENT))
         for index, edge in enumerate(edges[:-1])
     }
     size = 0
     targets = (step.target for step in (*plan.forward, *plan.backward))
     for place in (Place("product"), *targets):
         if place not in places:
-            places[place] = dense.WORK, size
+            places[place] = loops.WORK, size
             size += math.prod(plan.shape(place))
-    places[ROOM] = dense.WORK, size
+    places[ROOM] = loops.WORK, size
     turned = (math.prod(plan.shape(step.right)) for step in plan.backward)
     return places, size + max(turned, default=0)
 
@@ -191,4 +191,4 @@ def _rows(
         return [*places[stored], *plan.shape(place), place.transposed]
 
     rows = [[*operand(step.left), *operand(step.right), *places[step.target], places[ROOM][1]] for step in steps]
-    return np.array(rows, dtype=np.int64).reshape(len(steps), dense.COLUMNS)
+    return np.array(rows, dtype=np.int64).reshape(len(steps), loops.COLUMNS)

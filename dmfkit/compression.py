@@ -17,11 +17,11 @@ from torch import Tensor
 
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization
-from dmfkit.fast_orthogonal import FastLayers, FastOrthogonal
-from dmfkit.low_rank import LowRank
+from dmfkit.linalg.low_rank import LowRank
+from dmfkit.linalg.orthogonal import FastLayers, FastOrthogonal
+from dmfkit.linalg.spectra import leading_singular_vectors
 from dmfkit.problems import FullObservation, MatrixCompletion, Problem
 from dmfkit.sparse_completion import SparseCompletion
-from dmfkit.spectra import leading_singular_vectors
 
 # Departure of W^T W from a multiple of the identity, in rounding units, up to which a factor counts as orthogonal.
 ORTHOGONALITY = 1e4

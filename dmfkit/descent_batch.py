@@ -13,8 +13,8 @@ from dmfkit.cores import Cores
 from dmfkit.evaluation import AnyEvaluator
 from dmfkit.evaluators import Way, evaluator_for, way
 from dmfkit.factorization import split_factors
+from dmfkit.linalg.backend import Operand, Products, products_for, quiet_overflow, sum_of_squares
 from dmfkit.problems import Problem
-from dmfkit.products import Operand, Products, products_for, quiet_overflow, sum_of_squares
 
 StepRule = Literal["fixed", "group_rmsprop"]
 

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dmfkit.linalg.backend import Products, Spread, serially
+from dmfkit.linalg.sampled_products import HostProducts
 from dmfkit.problems import MatrixCompletion
-from dmfkit.products import Products
-from dmfkit.sampled_products import HostProducts
-from dmfkit.spread import Spread, serially
 from dmfkit.thin import ThinEvaluator
 
 

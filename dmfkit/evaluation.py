@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from dmfkit.factorization import split_factors
+from dmfkit.linalg.backend import TURN, Operand, Products, products_for
 from dmfkit.problems import Problem
 from dmfkit.product_plan import Multiplication, Place, product_plan
-from dmfkit.products import TURN, Operand, Products, products_for
 
 # Operands of so many batches are remembered: descent has one pair of tensors, the flow a few, for each number of runs.
 MOST_REMEMBERED = 64

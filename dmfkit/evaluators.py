@@ -9,10 +9,10 @@ from dmfkit.blockwise import BLOCK, BlockwiseEvaluator
 from dmfkit.compiled_evaluation import CompiledEvaluator
 from dmfkit.entrywise import EntrywiseEvaluator
 from dmfkit.evaluation import AnyEvaluator, Evaluator
+from dmfkit.linalg.backend import Spread, serially
 from dmfkit.problems import FullObservation, MatrixCompletion, Problem
 from dmfkit.sparse_completion import SparseCompletion
 from dmfkit.sparse_evaluation import SparseEvaluator
-from dmfkit.spread import Spread, serially
 
 # Below this share of observed entries, in matrices of at least this many, the entry-wise residual is cheaper than the
 # others. Measured on a CPU, see `python -m benchmarks compression`; fixed numbers, because a choice by the clock would

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dmfkit.errors import InputError
-from dmfkit.low_rank import LowRank
+from dmfkit.linalg.low_rank import LowRank
 
 # Beyond this each full-width factor takes more than 3 GB, and nothing that is trained at full width fits a laptop.
 LARGEST_FULL_WIDTH = 20_000

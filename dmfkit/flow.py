@@ -23,11 +23,10 @@ from dmfkit.cores import cores
 from dmfkit.errors import InputError
 from dmfkit.evaluators import evaluator_for
 from dmfkit.factorization import Factorization, split_factors
+from dmfkit.linalg.backend import Spread, quiet_overflow, serially
 from dmfkit.problems import Normalisation, Problem, check_stop
-from dmfkit.products import quiet_overflow
 from dmfkit.record import Log, Recorder
 from dmfkit.result import Result, Status, allocate, joined
-from dmfkit.spread import Spread, serially
 
 MAX_STAGES = 400
 # Accepted steps after which the spectral radius is estimated anew (a rejected step asks for it at once).

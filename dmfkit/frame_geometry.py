@@ -9,9 +9,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from dmfkit.linalg.spectra import leading_singular_vectors
 from dmfkit.problems import Problem
 from dmfkit.record import Snapshot
-from dmfkit.spectra import leading_singular_vectors
 
 
 def principal_sines(subspace: Tensor, within: Tensor) -> Tensor:

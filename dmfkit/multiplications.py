@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dmfkit.entrywise import EntrywiseEvaluator
 from dmfkit.evaluation import Evaluator
+from dmfkit.linalg.backend import BY_TORCH
 from dmfkit.problems import MatrixCompletion, Problem
-from dmfkit.products import BY_TORCH
 
 
 def full_count(d: int, depth: int) -> int:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 import xarray as xr
 
-from dmfkit import spectra
 from dmfkit.convex import NuclearNormSolution, minimum_nuclear_norm
 from dmfkit.errors import InputError
 from dmfkit.grids import LatestProblem, check_grid, choose_device, grid_points
+from dmfkit.linalg import spectra
 from dmfkit.nuclear_splitting import least_nuclear_norm
 from dmfkit.problems import MatrixCompletion, Problem
 from dmfkit.progress import Progress

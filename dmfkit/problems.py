@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from dmfkit.errors import InputError
-from dmfkit.products import quiet_overflow, sum_of_squares
+from dmfkit.linalg.backend import quiet_overflow, sum_of_squares
 
 Normalisation = Literal["half_sum", "mean"]
 

@@ -14,8 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dmfkit import spectra
 from dmfkit.factorization import Factorization
+from dmfkit.linalg import spectra
 from dmfkit.problems import MatrixCompletion, Problem
 from dmfkit.snapshot import Snapshot
 from dmfkit.sparse_snapshot import snapshot_of

@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dmfkit import spectra
 from dmfkit.factorization import Factorization
+from dmfkit.linalg import spectra
 from dmfkit.problems import Problem
 
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization, split_factors
-from dmfkit.sampled_products import sampled_products
+from dmfkit.linalg.backend import Spread, serially
+from dmfkit.linalg.sampled_products import sampled_products
 from dmfkit.sparse_completion import SparseCompletion
-from dmfkit.spread import Spread, serially
 
 
 class SparseEvaluator:

@@ -8,12 +8,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dmfkit import spectra
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization
-from dmfkit.low_rank import LowRank
+from dmfkit.linalg import spectra
+from dmfkit.linalg.low_rank import LowRank
+from dmfkit.linalg.sampled_products import entries
 from dmfkit.problems import Problem
-from dmfkit.sampled_products import entries
 from dmfkit.snapshot import Snapshot
 from dmfkit.sparse_completion import SparseCompletion
 

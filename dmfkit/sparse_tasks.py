@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dmfkit.low_rank import LowRank
+from dmfkit.linalg.low_rank import LowRank
 from dmfkit.problems import (
     Normalisation,
     check_n_entries,

@@ -16,8 +16,8 @@ import torch
 from dmfkit.compression import compress, frames_target, invariant_frames, project, with_frames
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization, full_widths
-from dmfkit.fast_orthogonal import FastLayers, fast_layers
 from dmfkit.initialisation import initialise, orthogonal_factors
+from dmfkit.linalg.orthogonal import FastLayers, fast_layers
 from dmfkit.problems import FullObservation, Problem
 from dmfkit.tasks import ADDED_LATER
 

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 import xarray as xr
 
-from dmfkit import spectra
 from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
 from dmfkit.executors import Executor
 from dmfkit.factorization import Factorization
 from dmfkit.flow import Flow, gradient_flow
 from dmfkit.grids import LatestProblem, check_grid, choose_device, grid_points
+from dmfkit.linalg import spectra
 from dmfkit.problems import Problem
 from dmfkit.progress import Progress
 from dmfkit.provenance import device_name, run_provenance

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from dmfkit.evaluation import Chain
 from dmfkit.factorization import split_factors
+from dmfkit.linalg.backend import Products
 from dmfkit.problems import Problem
-from dmfkit.products import Products
 
 
 class ThinEvaluator(ABC):

@@ -27,7 +27,7 @@ from dmfkit import (
     steady,
 )
 from dmfkit.errors import InputError
-from dmfkit.sampled_products import HostProducts
+from dmfkit.linalg.sampled_products import HostProducts
 from dmfkit.sparse_tasks import SparseCompletionTask
 
 ROOT = Path(__file__).parents[1]

@@ -21,7 +21,6 @@ from dmfkit import (
     InputError,
     Loss,
     Status,
-    compiled,
     descent_batch,
     evaluators,
     full_widths,
@@ -29,11 +28,13 @@ from dmfkit import (
     gradient_flow,
     initialise,
 )
-from dmfkit.compiled import dense, entries
 from dmfkit.compiled_evaluation import CompiledEvaluator
 from dmfkit.cores import cores
 from dmfkit.descent_batch import LONGEST, SHORTEST, Batch, Rule
 from dmfkit.evaluators import Way
+from dmfkit.gradients import compiled_loops as loops
+from dmfkit.linalg import compiled
+from dmfkit.linalg import compiled_loops as entries
 
 TASKS = {
     "completion": CompletionTask(d=12, rank=2, n_observed=90, target_norm=12.0),
@@ -167,7 +168,7 @@ def test_memory_that_is_not_as_it_should_be_is_refused():
 def test_compiled_functions_call_those_of_their_own_file_only():
     # What Numba keeps on disk is made anew when that file has changed, whatever else has.
     called = 0
-    for module in (dense, entries):
+    for module in (loops, entries):
         for function in vars(module).values():
             if isinstance(function, Dispatcher):
                 names = inspect.getclosurevars(function.py_func).globals.values()
@@ -195,8 +196,8 @@ def test_what_is_compiled_is_found_again():
         "problem = dm.CompletionTask(d=12, rank=2, n_observed=90).problem()\n"
         "start = dm.initialise('gaussian', (12, 12, 12), [0.1], [0])\n"
         "dm.gradient_descent(problem, start, dm.Descent(max_steps=3))\n"
-        "from dmfkit.compiled import dense\n"
-        "print(sum(dense.descend.stats.cache_misses.values()), sum(dense.descend.stats.cache_hits.values()))"
+        "from dmfkit.gradients import compiled_loops as loops\n"
+        "print(sum(loops.descend.stats.cache_misses.values()), sum(loops.descend.stats.cache_hits.values()))"
     )
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -27,7 +27,7 @@ from dmfkit.cores import cores
 from dmfkit.descent import BACK
 from dmfkit.evaluation import Evaluator
 from dmfkit.flow import largest_stable_lr
-from dmfkit.products import BY_NUMPY, BY_TORCH, ONE_THREAD, sum_of_squares
+from dmfkit.linalg.backend import BY_NUMPY, BY_TORCH, ONE_THREAD, sum_of_squares
 from dmfkit.result import joined
 
 TASK = CompletionTask(d=60, rank=2, n_observed=900)

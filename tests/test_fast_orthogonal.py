@@ -12,7 +12,7 @@ from dmfkit import (
     compress,
     invariant_frames,
 )
-from dmfkit.fast_orthogonal import fast_layers
+from dmfkit.linalg.orthogonal import fast_layers
 from dmfkit.sparse_tasks import SparseCompletionTask
 
 

@@ -5,7 +5,7 @@ import torch
 from made import make_problem
 
 from dmfkit import CompletionTask, InputError, RatingsTask, matrix_completion, matrix_sensing, random_low_rank
-from dmfkit.spectra import effective_rank, nuclear_norm, relative_error, singular_values, split_diagonal
+from dmfkit.linalg.spectra import effective_rank, nuclear_norm, relative_error, singular_values, split_diagonal
 
 
 def test_random_low_rank_matrices_have_the_papers_moments():

@@ -26,16 +26,16 @@ from dmfkit import (
     Store,
     gradient_descent,
     sparse_completion,
-    spectra,
     sweep,
 )
 from dmfkit.compression import frames_target
 from dmfkit.evaluation import Evaluator
 from dmfkit.evaluators import evaluator_for
-from dmfkit.low_rank import LowRank
+from dmfkit.linalg import spectra
+from dmfkit.linalg.low_rank import LowRank
+from dmfkit.linalg.sampled_products import DeviceProducts, HostProducts, entries
 from dmfkit.recheck import plan_of, recompute_point
 from dmfkit.record import HeldOutError
-from dmfkit.sampled_products import DeviceProducts, HostProducts, entries
 from dmfkit.sparse_completion import SparseCompletion, distinct
 from dmfkit.sparse_snapshot import snapshot_of
 from dmfkit.sparse_tasks import SparseCompletionTask

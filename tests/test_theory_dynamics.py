@@ -13,7 +13,7 @@ from made import random_factors
 from scipy.integrate import solve_ivp
 
 from dmfkit import Descent, Factorization, InputError, gradient_descent, initialise, matrix_completion, theory
-from dmfkit.signed_svd import SignedSVD, find_crossings, sorted_svd, svd_differences, track_around, track_svd
+from dmfkit.linalg.svd_paths import SignedSVD, find_crossings, sorted_svd, svd_differences, track_around, track_svd
 from dmfkit.theory.flow_path import factor_velocities
 
 STEP = 1e-5

@@ -10,9 +10,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from dmfkit import spectra
 from dmfkit.errors import InputError
 from dmfkit.explorables.explorable import Explorable
+from dmfkit.linalg import spectra
 from dmfkit.result import Status
 
 LEADING = 40

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from matplotlib.figure import Figure
 
-from dmfkit import spectra
+from dmfkit.linalg import spectra
 from dmfkit.plotting import WIDTH
 from dmfkit.problems import Problem
 from dmfkit.stepwise import Moment

@@ -13,11 +13,11 @@ import ipywidgets as widgets
 import numpy as np
 from IPython.display import Image, display
 
-from dmfkit import spectra
 from dmfkit.descent import Descent
 from dmfkit.errors import InputError
 from dmfkit.flow import Flow
 from dmfkit.grids import check_grid, choose_device
+from dmfkit.linalg import spectra
 from dmfkit.panels.drawing import SHOWN_VALUES, Trace, draw
 from dmfkit.panels.live import has_live_front_end
 from dmfkit.result import Status

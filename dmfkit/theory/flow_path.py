@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization
-from dmfkit.signed_svd import SignedSVD, SVDVelocity, svd_differences, track_svd
+from dmfkit.linalg.svd_paths import SignedSVD, SVDVelocity, svd_differences, track_svd
 from dmfkit.theory.end_to_end import balanced_factorization, product_velocity
 
 Gradient = Callable[[Tensor], Tensor]

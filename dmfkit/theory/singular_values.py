@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dmfkit.signed_svd import SignedSVD
+from dmfkit.linalg.svd_paths import SignedSVD
 
 
 def depth_factor(values: Tensor, depth: int) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from dmfkit.errors import InputError
-from dmfkit.signed_svd import SignedSVD
+from dmfkit.linalg.svd_paths import SignedSVD
 from dmfkit.theory.coefficients import check_nonzero, inverse_square_differences, rotation_rates
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from dmfkit.linalg.svd_paths import SignedSVD
 from dmfkit.record import Snapshot
-from dmfkit.signed_svd import SignedSVD
 from dmfkit.theory.end_to_end import product_velocity
 from dmfkit.theory.singular_values import singular_value_velocity
 

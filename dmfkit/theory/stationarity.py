@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dmfkit.signed_svd import SignedSVD
+from dmfkit.linalg.svd_paths import SignedSVD
 from dmfkit.theory.coefficients import depth_weights, off_diagonal
 from dmfkit.theory.singular_vectors import left_velocity, right_velocity
 

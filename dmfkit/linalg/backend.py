@@ -3,13 +3,15 @@
 NumPy's wheels bring OpenBLAS, which multiplies small matrices with AVX-512 on every processor that has it; PyTorch's
 bring MKL, which does so on Intel's processors only. NumPy also multiplies every matrix of a batch by itself, so that a
 run's numbers do not depend on the batch it is in.
+
+Calling a function for several numbers: one after the other here, side by side where `cores` has threads for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -69,3 +71,13 @@ def sum_of_squares(values: Tensor) -> Tensor:
 def _pieces(length: int) -> int:
     """Least number of equal pieces, each short enough for one thread."""
     return next(number for number in range(max(1, -(-length // ONE_THREAD)), length + 1) if length % number == 0)
+
+
+Made = TypeVar("Made")
+# Calls a function for the numbers from 0 up to another; returns what it gave, in their order.
+Spread = Callable[[Callable[[int], Made], int], list[Made]]
+
+
+def serially(function: Callable[[int], Made], number: int) -> list[Made]:
+    """Call a function for the numbers from 0 up to `number`, one after the other."""
+    return [function(each) for each in range(number)]

@@ -14,7 +14,7 @@ from numba import carray, types
 from numba.core.cgutils import voidptr_t
 from numba.extending import intrinsic
 
-from dmfkit.compiled import Numbers, Places, compiled
+from dmfkit.linalg.compiled import Numbers, Places, compiled
 
 # Where a matrix lies, in the programs of `compiled_evaluation`.
 STATE, GRADIENT, WORK = range(3)

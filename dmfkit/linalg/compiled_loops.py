@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dmfkit.compiled import Numbers, Places, compiled
+from dmfkit.linalg.compiled import Numbers, Places, compiled
 
 
 @compiled

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmfkit.compiled import entries as compiled
-from dmfkit.spread import Spread, serially
+from dmfkit.linalg import compiled_loops as loops
+from dmfkit.linalg.backend import Spread, serially
 
 # Rows are gone through in at most so many groups, whatever the number of threads, so that it changes no last digit.
 MOST_GROUPS = 8
@@ -51,7 +51,7 @@ def entries(left: Tensor, right: Tensor, rows: Tensor, columns: Tensor) -> Tenso
     """Entries of ``left right^T``, ``(m,)``, at the given places."""
     out = torch.empty(len(rows), dtype=left.dtype)
     host = [part.cpu().contiguous().numpy() for part in (left, right, rows, columns)]
-    compiled.inner_products(*host, out.numpy())
+    loops.inner_products(*host, out.numpy())
     return out.to(left.device)
 
 
@@ -86,7 +86,8 @@ class HostProducts:
     def square(self, left: Tensor, core: Tensor, right: Tensor) -> Tensor:
         matrices, edges = (left.numpy(), core.numpy(), right.numpy()), self._edges(right.shape[1])
         squares = self._spread(
-            lambda group: compiled.square(*matrices, *self._entries, edges[group], edges[group + 1]), len(edges) - 1
+            lambda group: loops.square(*matrices, *self._entries, edges[group], edges[group + 1]),
+            len(edges) - 1,
         )
         return torch.as_tensor(sum(squares), dtype=left.dtype)
 
@@ -101,12 +102,10 @@ class HostProducts:
 
         def of_group(group: int) -> float:
             sums = out, cores[group], self._sums[group]
-            return compiled.square_and_gradients(
-                *matrices, *self._entries, edges[group], edges[group + 1], scale, *sums
-            )
+            return loops.square_and_gradients(*matrices, *self._entries, edges[group], edges[group + 1], scale, *sums)
 
         square = sum(self._spread(of_group, n_groups))
-        compiled.add_up(self._sums)
+        loops.add_up(self._sums)
         np.sum(cores, axis=0, out=to_core.numpy())
         return torch.as_tensor(square, dtype=left.dtype), torch.from_numpy(self._sums[0])
 
