@@ -14,7 +14,7 @@ from IPython.display import display
 
 from dmfkit.errors import InputError
 
-MIME_TYPE = "application/vnd.dmfkit.result+json"
+RESULT_TYPE = "application/vnd.dmfkit.result+json"
 # More belongs into a file of its own and not into a notebook's output.
 MOST_VALUES = 200_000
 
@@ -50,7 +50,7 @@ class HandedOver:
         return cls(xr.DataArray(values, dims=content["dims"], coords=coordinates, name=content["name"]))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:  # noqa: ARG002
-        return {"text/plain": str(self), MIME_TYPE: self.to_json()}
+        return {"text/plain": str(self), RESULT_TYPE: self.to_json()}
 
 
 def hand_over(name: str, values: Any, *dims: str) -> None:

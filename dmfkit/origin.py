@@ -8,7 +8,7 @@ from typing import Any
 
 import xarray as xr
 
-MIME_TYPE = "application/vnd.dmfkit.origin+json"
+ORIGIN_TYPE = "application/vnd.dmfkit.origin+json"
 
 
 @dataclass(frozen=True)
@@ -44,4 +44,4 @@ class Origin:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:  # noqa: ARG002
         html = f'<p class="dmfkit-origin">{escape(str(self))}</p>'
-        return {"text/plain": str(self), "text/html": html, MIME_TYPE: asdict(self)}
+        return {"text/plain": str(self), "text/html": html, ORIGIN_TYPE: asdict(self)}

@@ -23,7 +23,7 @@ from dmfkit.store import Store, find_or_compute, specification_key
 from dmfkit.tasks import Task, key_values
 
 # A repeat takes about so long: chapters time many ways, and a median of repeats is what counts.
-LEAST_SECONDS = 0.1
+REPEAT_SECONDS = 0.1
 
 
 def step_timings(
@@ -96,7 +96,7 @@ def _measure(task: Task, starts: Mapping[str, AnyStart], device: torch.device, r
         taken[name] = []
         ways[name] = partial(_train, beginning, taken[name])
         n_parameters.append(beginning.factorization.state.shape[1])
-    seconds = step_seconds(ways, repeats, label, LEAST_SECONDS)
+    seconds = step_seconds(ways, repeats, label, REPEAT_SECONDS)
     variables: dict[str, Any] = {
         "step_seconds": (("start", "repeat"), np.array(list(seconds.values()))),
         "begin_seconds": (("start",), begin_seconds),

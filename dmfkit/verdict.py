@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from dmfkit.ledger import LedgerEntry
 
-MIME_TYPE = "application/vnd.dmfkit.claim+json"
+CLAIM_TYPE = "application/vnd.dmfkit.claim+json"
 
 Outcome = Literal["reproduced", "reproduced with a correction", "partly", "not reproduced", "not testable"]
 
@@ -107,4 +107,4 @@ class Verdict:
         )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:  # noqa: ARG002
-        return {"text/plain": str(self), "text/html": self._html(), MIME_TYPE: self.to_json()}
+        return {"text/plain": str(self), "text/html": self._html(), CLAIM_TYPE: self.to_json()}

@@ -14,7 +14,7 @@ from dmfkit.book.collect import collect_claims
 from dmfkit.claims import claim, not_testable
 from dmfkit.errors import InputError
 from dmfkit.ledger import ledger
-from dmfkit.verdict import MIME_TYPE
+from dmfkit.verdict import CLAIM_TYPE
 
 SOME_ID = "arora-eq1"
 
@@ -100,7 +100,7 @@ def test_the_box_is_escaped_says_the_verdict_in_words_and_the_caveat():
 def notebook_with(folder, name, *verdicts):
     cells = []
     for number, verdict in enumerate(verdicts):
-        output = v4.new_output("display_data", data={MIME_TYPE: verdict.to_json(), "text/plain": str(verdict)})
+        output = v4.new_output("display_data", data={CLAIM_TYPE: verdict.to_json(), "text/plain": str(verdict)})
         cells.append(v4.new_code_cell("claim(...)", id=f"cell-{name}-{number}", outputs=[output]))
     path = folder / f"{name}.ipynb"
     nbformat.write(v4.new_notebook(cells=cells), path)

@@ -11,7 +11,7 @@ from nbformat import v4
 from dmfkit import InputError, hand_over
 from dmfkit.book.collect import collect_results
 from dmfkit.book.stage import as_page
-from dmfkit.handed_over import MIME_TYPE, MOST_VALUES, HandedOver
+from dmfkit.handed_over import MOST_VALUES, RESULT_TYPE, HandedOver
 
 
 @pytest.fixture
@@ -106,4 +106,4 @@ def test_nothing_of_a_result_reaches_a_page(tmp_path):
     notebook = nbformat.read(notebook_of(tmp_path, xr.DataArray(1.0, name="x")), as_version=4)
     outputs = as_page(notebook, "paper").cells[0].outputs
     assert [output.data for output in outputs] == [{"text/plain": "something else"}]
-    assert MIME_TYPE in notebook.cells[0].outputs[0].data
+    assert RESULT_TYPE in notebook.cells[0].outputs[0].data

@@ -6,7 +6,7 @@ from dmfkit import CompressedStart, FullObservationTask, InputError, OrthogonalS
 
 
 def test_timings_of_several_starts_are_measured_and_stored(tmp_path, monkeypatch):
-    monkeypatch.setattr(timings, "LEAST_SECONDS", 0.03)
+    monkeypatch.setattr(timings, "REPEAT_SECONDS", 0.03)
     task = FullObservationTask(d=30, rank=2, target="truncated")
     starts = {"full": OrthogonalStart(), "compressed": CompressedStart(rank_bound=2)}
     options = {"name": "small-timing", "store": Store(tmp_path), "repeats": 2}

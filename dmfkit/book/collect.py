@@ -11,10 +11,9 @@ import nbformat
 import xarray as xr
 
 from dmfkit.errors import InputError
-from dmfkit.handed_over import MIME_TYPE as RESULT
-from dmfkit.handed_over import HandedOver
-from dmfkit.origin import MIME_TYPE as ORIGIN
-from dmfkit.verdict import MIME_TYPE as CLAIM
+from dmfkit.handed_over import RESULT_TYPE, HandedOver
+from dmfkit.origin import ORIGIN_TYPE
+from dmfkit.verdict import CLAIM_TYPE
 
 
 def collect_claims(notebooks: Sequence[Path], preset: str) -> dict[str, dict[str, Any]]:
@@ -27,7 +26,7 @@ def collect_claims(notebooks: Sequence[Path], preset: str) -> dict[str, dict[str
     """
     collected: dict[str, dict[str, Any]] = {}
     for notebook in notebooks:
-        for cell, verdict in _outputs(notebook, CLAIM):
+        for cell, verdict in _outputs(notebook, CLAIM_TYPE):
             identifier = verdict["id"]
             if identifier in collected:
                 first = collected[identifier]
@@ -49,7 +48,7 @@ def collect_results(notebook: Path) -> dict[str, xr.DataArray]:
         If a name is handed over twice.
     """
     results: dict[str, xr.DataArray] = {}
-    for cell, content in _outputs(notebook, RESULT):
+    for cell, content in _outputs(notebook, RESULT_TYPE):
         array = HandedOver.from_json(content).values
         if str(array.name) in results:
             raise InputError(
@@ -61,7 +60,7 @@ def collect_results(notebook: Path) -> dict[str, xr.DataArray]:
 
 def collect_origins(notebook: Path) -> list[dict[str, Any]]:
     """Return the notes of an executed notebook on where its results come from."""
-    return [origin for _, origin in _outputs(notebook, ORIGIN)]
+    return [origin for _, origin in _outputs(notebook, ORIGIN_TYPE)]
 
 
 def write_claims(file: Path, claims: Mapping[str, Any]) -> None:

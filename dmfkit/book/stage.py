@@ -19,9 +19,9 @@ from dmfkit.book.layout import Layout
 from dmfkit.book.partial import labels_of, text_without_absent, title_of, without_absent
 from dmfkit.book.repository import Repository, configuration
 from dmfkit.errors import InputError
-from dmfkit.handed_over import MIME_TYPE as RESULT
-from dmfkit.origin import MIME_TYPE as ORIGIN
-from dmfkit.verdict import MIME_TYPE as CLAIM
+from dmfkit.handed_over import RESULT_TYPE
+from dmfkit.origin import ORIGIN_TYPE
+from dmfkit.verdict import CLAIM_TYPE
 
 # A line of its own in a page; MyST reads it as a comment, the build replaces it.
 _PLACEHOLDER = re.compile(r"^% generated: (?P<name>[a-z-]+)$", re.MULTILINE)
@@ -130,9 +130,9 @@ def as_page(notebook: NotebookNode, preset: str) -> NotebookNode:
         if "injected-parameters" in cell.metadata.get("tags", []):
             page.cells.append(nbformat.v4.new_markdown_cell(_INJECTED_NOTE % preset, id="injected-note"))
         if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if RESULT not in output.get("data", {})]
+            cell.outputs = [output for output in cell.outputs if RESULT_TYPE not in output.get("data", {})]
         for output in cell.get("outputs", []):
-            for mime_type in (CLAIM, ORIGIN):
+            for mime_type in (CLAIM_TYPE, ORIGIN_TYPE):
                 output.get("data", {}).pop(mime_type, None)
         page.cells.append(cell)
     return with_pictures(with_steady_models(page))

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Array = NDArray[np.int32]
+Integers = NDArray[np.int32]
 
 
 def middle_scales(layer_scales: Sequence[float], lr: float, n_steps: int, weight_decay: float = 0.0) -> Tensor:
@@ -75,7 +75,7 @@ def bounded_lr(layer_scales: Sequence[float], weight_decay: float = 0.0) -> floa
     return 2.0 / largest_factor(layer_scales, weight_decay)
 
 
-def step_size_map(ratios: Sequence[float], heights: Sequence[float], depth: int, n_steps: int = 400) -> Array:
+def step_size_map(ratios: Sequence[float], heights: Sequence[float], depth: int, n_steps: int = 400) -> Integers:
     """What Eq (4) without weight decay does where the step size is too large for `monotone_lr`.
 
     Parameters

@@ -49,7 +49,7 @@ def precise_endpoint(
         scale = mp.mpf(alpha)
         nu = mp.zeros(a.rows, 1)
         for _ in range(4000):
-            w, curvature, slack = _branch(a, nu, depth, scale)
+            w, curvature, slack = _precise_branch(a, nu, depth, scale)
             gradient = a * w - labels
             step = mp.lu_solve(a * mp.diag(curvature) * a.T, gradient)
             decrement = (step.T * gradient)[0]
@@ -59,7 +59,7 @@ def precise_endpoint(
             # The domain's edge is never crossed; inside, the slope along the step must not overshoot.
             while True:
                 trial = nu - size * step
-                after, _, inside = _branch(a, trial, depth, scale)
+                after, _, inside = _precise_branch(a, trial, depth, scale)
                 if inside and -(step.T * (a * after - labels))[0] <= decrement / 2:
                     break
                 size /= 2
@@ -72,7 +72,9 @@ def precise_endpoint(
         return PreciseEndpoint(float(trace), float(trace - best), float(dual_gap))
 
 
-def _branch(a: mp.matrix, nu: mp.matrix, depth: int, alpha: mp.mpf) -> tuple[mp.matrix, list[mp.mpf], list[mp.mpf]]:
+def _precise_branch(
+    a: mp.matrix, nu: mp.matrix, depth: int, alpha: mp.mpf
+) -> tuple[mp.matrix, list[mp.mpf], list[mp.mpf]]:
     """Eigenvalues w(nu), their derivatives, and the slack of the feasible dual vector (empty outside of the domain)."""
     u = a.T * nu
     if depth == 2:
