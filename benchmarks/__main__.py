@@ -16,7 +16,7 @@ from benchmarks.rows import Row, machine, table, write_json
 from dmfkit import CompletionTask, Start
 from dmfkit.errors import InputError
 from dmfkit.grids import choose_device
-from dmfkit.sparse_tasks import SparseCompletionTask
+from dmfkit.problems.tasks import SparseCompletionTask
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dmfkit import Factorization, FullObservation
-from dmfkit.problems import MatrixCompletion, Problem
+from dmfkit.problems.losses import MatrixCompletion, Problem
 
 
 class LinearStack(nn.Module):

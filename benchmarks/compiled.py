@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dmfkit import Factorization
-from dmfkit.problems import MatrixCompletion, Problem
+from dmfkit.problems.losses import MatrixCompletion, Problem
 
 ABSENT = "JAX is not installed, so there are no rows of it: pip install jax to have them."
 

@@ -17,9 +17,9 @@ from benchmarks.rows import Row
 from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization
-from dmfkit.problems import Problem
+from dmfkit.problems.losses import Problem
+from dmfkit.problems.tasks import SparseCompletionTask
 from dmfkit.progress import Progress
-from dmfkit.sparse_tasks import SparseCompletionTask
 from dmfkit.starts import OrthogonalStart
 
 # A timed piece takes at least so long, so that neither the clock nor the first calls count.

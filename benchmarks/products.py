@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.rows import Row, compared
 from dmfkit.linalg.sampled_products import DeviceProducts, HostProducts, csr_tensor, entries, row_starts
-from dmfkit.sparse_completion import SparseCompletion
+from dmfkit.problems.sparse_completion import SparseCompletion
 
 # Numbers in each of the chunks of the variants by NumPy and torch: half a megabyte in double precision.
 CHUNK = 65_536

@@ -17,7 +17,7 @@ from benchmarks.soft_impute import soft_impute
 from dmfkit.flow import Flow, gradient_flow
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.sampled_products import entries
-from dmfkit.sparse_completion import SparseCompletion
+from dmfkit.problems.sparse_completion import SparseCompletion
 from dmfkit.starts import AnyStart, CompressedStart, OrthogonalStart
 
 DEPTH, LAYER_SCALE, DISCREPANT_RATE = 3, 1e-3, 0.01

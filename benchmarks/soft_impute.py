@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.sampled_products import entries
-from dmfkit.sparse_completion import SparseCompletion
+from dmfkit.problems.sparse_completion import SparseCompletion
 
 
 def soft_impute(

@@ -24,7 +24,7 @@ from dmfkit import (
     gradient_descent,
     initialise,
 )
-from dmfkit.problems import Problem
+from dmfkit.problems.losses import Problem
 from dmfkit.starts import AnyStart
 from dmfkit.steady import step_seconds
 

@@ -16,11 +16,9 @@ from dmfkit.compression import (
 )
 from dmfkit.compression_variants import gradient_frames
 from dmfkit.convex import NuclearNormSolution, minimum_nuclear_norm
-from dmfkit.data import Ratings, movielens_100k, synthetic_ratings
 from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization, full_widths, gaussian_std
-from dmfkit.file_task import FileTask
 from dmfkit.flow import Flow, gradient_flow, largest_stable_lr
 from dmfkit.frame_geometry import FrameGeometry, principal_sines
 from dmfkit.frame_record import FrameCoordinates
@@ -28,13 +26,12 @@ from dmfkit.handed_over import hand_over
 from dmfkit.initialisation import initialise
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.spectra import effective_rank, nuclear_norm, relative_error, schatten, schatten_norm, singular_values
-from dmfkit.matrix_files import ObservedMatrix, read_matrix
 from dmfkit.nuclear_norms import NuclearNorm, nuclear_norm_solutions
 from dmfkit.nuclear_splitting import least_nuclear_norm
 from dmfkit.origin import Origin
 from dmfkit.parameters import Parameters, read_parameters
 from dmfkit.principal_components import PrincipalComponents, compare_paths, diameter, distance_to_path, hold_last
-from dmfkit.problems import (
+from dmfkit.problems.losses import (
     FullObservation,
     MatrixCompletion,
     MatrixSensing,
@@ -43,6 +40,17 @@ from dmfkit.problems import (
     matrix_sensing,
     random_low_rank,
     truncated_gaussian,
+)
+from dmfkit.problems.matrix_files import ObservedMatrix, read_matrix
+from dmfkit.problems.ratings import Ratings, movielens_100k, synthetic_ratings
+from dmfkit.problems.sparse_completion import SparseCompletion
+from dmfkit.problems.tasks import (
+    CompletionTask,
+    FileTask,
+    FullObservationTask,
+    RatingsTask,
+    SensingTask,
+    SparseCompletionTask,
 )
 from dmfkit.record import (
     GROUPS,
@@ -58,12 +66,9 @@ from dmfkit.record import (
     UnobservedError,
 )
 from dmfkit.result import Result, Status
-from dmfkit.sparse_completion import SparseCompletion
-from dmfkit.sparse_tasks import SparseCompletionTask
 from dmfkit.starts import CompressedStart, OrthogonalStart, Start
 from dmfkit.store import Store, open_store
 from dmfkit.sweeps import sweep
-from dmfkit.tasks import CompletionTask, FullObservationTask, RatingsTask, SensingTask
 from dmfkit.timings import step_timings
 
 __all__ = [

@@ -17,7 +17,7 @@ from torch import Tensor
 from dmfkit.gradients import compiled_loops as loops
 from dmfkit.linalg import compiled_loops as entries
 from dmfkit.linalg.backend import Spread, serially
-from dmfkit.problems import FullObservation, MatrixCompletion
+from dmfkit.problems.losses import FullObservation, MatrixCompletion
 from dmfkit.thin import ThinEvaluator
 
 # Entries of a block: half a megabyte in double precision.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dmfkit.errors import InputError
 from dmfkit.gradients import compiled_loops as loops
-from dmfkit.problems import FullObservation, MatrixCompletion
+from dmfkit.problems.losses import FullObservation, MatrixCompletion
 from dmfkit.product_plan import Multiplication, Place, ProductPlan, product_plan
 
 # Where second operands are turned.

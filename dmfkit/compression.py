@@ -20,8 +20,8 @@ from dmfkit.factorization import Factorization
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.orthogonal import FastLayers, FastOrthogonal
 from dmfkit.linalg.spectra import leading_singular_vectors
-from dmfkit.problems import FullObservation, MatrixCompletion, Problem
-from dmfkit.sparse_completion import SparseCompletion
+from dmfkit.problems.losses import FullObservation, MatrixCompletion, Problem
+from dmfkit.problems.sparse_completion import SparseCompletion
 
 # Departure of W^T W from a multiple of the identity, in rounding units, up to which a factor counts as orthogonal.
 ORTHOGONALITY = 1e4

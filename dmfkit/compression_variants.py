@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dmfkit.compression import InvariantFrames, carried, check_rank_bound, layer_scales
 from dmfkit.factorization import Factorization
-from dmfkit.problems import Problem
+from dmfkit.problems.losses import Problem
 
 
 def first_layer_gradient(start: Factorization, problem: Problem) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from dmfkit.evaluators import Way, way
-from dmfkit.problems import Problem
+from dmfkit.problems.losses import Problem
 
 # Multiplications in an evaluation of a part below which handing it to a thread costs more than it brings.
 PART_WORK = 4_000_000

@@ -15,7 +15,7 @@ from dmfkit.descent_batch import Batch, Rule, StepRule
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization
 from dmfkit.flow import check_factor_rates, largest_stable_lr
-from dmfkit.problems import Normalisation, Problem, check_stop
+from dmfkit.problems.losses import Normalisation, Problem, check_stop
 from dmfkit.record import Log, Recorder
 from dmfkit.result import Result, Status, allocate
 

@@ -14,7 +14,7 @@ from dmfkit.evaluation import AnyEvaluator
 from dmfkit.evaluators import Way, evaluator_for, way
 from dmfkit.factorization import split_factors
 from dmfkit.linalg.backend import Operand, Products, products_for, quiet_overflow, sum_of_squares
-from dmfkit.problems import Problem
+from dmfkit.problems.losses import Problem
 
 StepRule = Literal["fixed", "group_rmsprop"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dmfkit.linalg.backend import Products, Spread, serially
 from dmfkit.linalg.sampled_products import HostProducts
-from dmfkit.problems import MatrixCompletion
+from dmfkit.problems.losses import MatrixCompletion
 from dmfkit.thin import ThinEvaluator
 
 

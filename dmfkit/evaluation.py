@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dmfkit.factorization import split_factors
 from dmfkit.linalg.backend import TURN, Operand, Products, products_for
-from dmfkit.problems import Problem
+from dmfkit.problems.losses import Problem
 from dmfkit.product_plan import Multiplication, Place, product_plan
 
 # Operands of so many batches are remembered: descent has one pair of tensors, the flow a few, for each number of runs.

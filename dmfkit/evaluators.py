@@ -10,8 +10,8 @@ from dmfkit.compiled_evaluation import CompiledEvaluator
 from dmfkit.entrywise import EntrywiseEvaluator
 from dmfkit.evaluation import AnyEvaluator, Evaluator
 from dmfkit.linalg.backend import Spread, serially
-from dmfkit.problems import FullObservation, MatrixCompletion, Problem
-from dmfkit.sparse_completion import SparseCompletion
+from dmfkit.problems.losses import FullObservation, MatrixCompletion, Problem
+from dmfkit.problems.sparse_completion import SparseCompletion
 from dmfkit.sparse_evaluation import SparseEvaluator
 
 # Below this share of observed entries, in matrices of at least this many, the entry-wise residual is cheaper than the

@@ -24,7 +24,7 @@ from dmfkit.errors import InputError
 from dmfkit.evaluators import evaluator_for
 from dmfkit.factorization import Factorization, split_factors
 from dmfkit.linalg.backend import Spread, quiet_overflow, serially
-from dmfkit.problems import Normalisation, Problem, check_stop
+from dmfkit.problems.losses import Normalisation, Problem, check_stop
 from dmfkit.record import Log, Recorder
 from dmfkit.result import Result, Status, allocate, joined
 

@@ -11,7 +11,7 @@ from dmfkit.chebyshev import stages_for
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization
 from dmfkit.flow import RADIUS_MARGIN, Flow, Integration
-from dmfkit.problems import Problem
+from dmfkit.problems.losses import Problem
 
 
 @dataclass(frozen=True, eq=False)

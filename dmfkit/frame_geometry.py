@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dmfkit.linalg.spectra import leading_singular_vectors
-from dmfkit.problems import Problem
+from dmfkit.problems.losses import Problem
 from dmfkit.record import Snapshot
 
 

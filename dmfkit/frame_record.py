@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dmfkit.compression import InvariantFrames, invariant_frames
-from dmfkit.problems import Problem, full_observation
+from dmfkit.problems.losses import Problem, full_observation
 from dmfkit.record import Snapshot
 from dmfkit.starts import OrthogonalStart
 

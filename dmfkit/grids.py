@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from dmfkit.errors import InputError
-from dmfkit.problems import Problem
-from dmfkit.tasks import Task
+from dmfkit.problems.losses import Problem
+from dmfkit.problems.tasks import Task
 
 
 def check_grid(grid: Mapping[str, tuple[Any, ...]], known: Set[str]) -> None:

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dmfkit.entrywise import EntrywiseEvaluator
 from dmfkit.evaluation import Evaluator
 from dmfkit.linalg.backend import BY_TORCH
-from dmfkit.problems import MatrixCompletion, Problem
+from dmfkit.problems.losses import MatrixCompletion, Problem
 
 
 def full_count(d: int, depth: int) -> int:

@@ -21,12 +21,12 @@ from dmfkit.errors import InputError
 from dmfkit.grids import LatestProblem, check_grid, choose_device, grid_points
 from dmfkit.linalg import spectra
 from dmfkit.nuclear_splitting import least_nuclear_norm
-from dmfkit.problems import MatrixCompletion, Problem
+from dmfkit.problems.losses import MatrixCompletion, Problem
+from dmfkit.problems.tasks import CompletionTask, SensingTask, field_names, key_values, with_fields
 from dmfkit.progress import Progress
 from dmfkit.provenance import device_name, run_provenance
 from dmfkit.result import Status
 from dmfkit.store import Store, find_or_compute, read_part, specification_key, write
-from dmfkit.tasks import CompletionTask, SensingTask, field_names, key_values, with_fields
 
 Solver = Literal["douglas-rachford", "SCS", "CLARABEL"]
 

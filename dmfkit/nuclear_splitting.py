@@ -16,7 +16,7 @@ from torch import Tensor
 from dmfkit.convex import NuclearNormSolution
 from dmfkit.errors import InputError
 from dmfkit.observations import Observations, observations
-from dmfkit.problems import Problem
+from dmfkit.problems.losses import Problem
 
 # Threshold for singular values, as a share of the largest one of the least-squares solution, and over-relaxation:
 # of the values tried on completion and sensing at d = 100 the ones with the fewest iterations at worst.

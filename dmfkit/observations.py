@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dmfkit.errors import InputError
-from dmfkit.problems import MatrixCompletion, MatrixSensing, Problem
+from dmfkit.problems.losses import MatrixCompletion, MatrixSensing, Problem
 
 
 class Observations(Protocol):

@@ -19,7 +19,7 @@ from torch import Tensor
 from dmfkit.errors import InputError, SolverError
 from dmfkit.evaluators import evaluator_for
 from dmfkit.linalg.backend import quiet_overflow
-from dmfkit.problems import Problem
+from dmfkit.problems.losses import Problem
 
 # So that a state of zeros, which stays, has an error of zero.
 TINY = 1e-300

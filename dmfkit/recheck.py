@@ -9,16 +9,16 @@ from typing import Any
 import torch
 import xarray as xr
 
-from dmfkit import record, starts, tasks
+from dmfkit import record, starts
 from dmfkit.descent import Descent
-from dmfkit.file_task import FileTask
 from dmfkit.flow import Flow
 from dmfkit.frame_geometry import FrameGeometry
 from dmfkit.frame_record import FrameCoordinates
 from dmfkit.nuclear_norms import NuclearNorm, NuclearNormGrid
 from dmfkit.nuclear_splitting import Bounds, bounds
 from dmfkit.observations import observations
-from dmfkit.sparse_tasks import SparseCompletionTask
+from dmfkit.problems import tasks
+from dmfkit.problems.tasks import FileTask, SparseCompletionTask
 from dmfkit.sweeps import Sweep, sweep
 from dmfkit.theory.speeds import SingularValueSpeeds
 from dmfkit.work_precision import Contest

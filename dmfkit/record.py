@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dmfkit.factorization import Factorization
 from dmfkit.linalg import spectra
-from dmfkit.problems import MatrixCompletion, Problem
+from dmfkit.problems.losses import MatrixCompletion, Problem
 from dmfkit.snapshot import Snapshot
 from dmfkit.sparse_snapshot import snapshot_of
 

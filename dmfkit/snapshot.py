@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dmfkit.factorization import Factorization
 from dmfkit.linalg import spectra
-from dmfkit.problems import Problem
+from dmfkit.problems.losses import Problem
 
 
 @dataclass(frozen=True)

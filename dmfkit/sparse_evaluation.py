@@ -11,7 +11,7 @@ from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization, split_factors
 from dmfkit.linalg.backend import Spread, serially
 from dmfkit.linalg.sampled_products import sampled_products
-from dmfkit.sparse_completion import SparseCompletion
+from dmfkit.problems.sparse_completion import SparseCompletion
 
 
 class SparseEvaluator:

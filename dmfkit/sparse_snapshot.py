@@ -13,9 +13,9 @@ from dmfkit.factorization import Factorization
 from dmfkit.linalg import spectra
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.sampled_products import entries
-from dmfkit.problems import Problem
+from dmfkit.problems.losses import Problem
+from dmfkit.problems.sparse_completion import SparseCompletion
 from dmfkit.snapshot import Snapshot
-from dmfkit.sparse_completion import SparseCompletion
 
 
 def snapshot_of(problem: Problem, factorization: Factorization) -> Snapshot:

@@ -18,8 +18,8 @@ from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization, full_widths
 from dmfkit.initialisation import initialise, orthogonal_factors
 from dmfkit.linalg.orthogonal import FastLayers, fast_layers
-from dmfkit.problems import FullObservation, Problem
-from dmfkit.tasks import ADDED_LATER
+from dmfkit.problems.losses import FullObservation, Problem
+from dmfkit.problems.tasks import ADDED_LATER
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dmfkit.descent_batch import BLOCK, BLOW_UP
 from dmfkit.errors import InputError
 from dmfkit.factorization import Factorization
 from dmfkit.flow import Flow, Integration
-from dmfkit.problems import Problem
+from dmfkit.problems.losses import Problem
 from dmfkit.result import Result, Status
 
 

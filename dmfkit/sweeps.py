@@ -27,7 +27,8 @@ from dmfkit.factorization import Factorization
 from dmfkit.flow import Flow, gradient_flow
 from dmfkit.grids import LatestProblem, check_grid, choose_device, grid_points
 from dmfkit.linalg import spectra
-from dmfkit.problems import Problem
+from dmfkit.problems.losses import Problem
+from dmfkit.problems.tasks import Task, field_names, key_values, with_fields
 from dmfkit.progress import Progress
 from dmfkit.provenance import device_name, run_provenance
 from dmfkit.record import Recorder
@@ -35,7 +36,6 @@ from dmfkit.result import Result
 from dmfkit.sparse_snapshot import snapshot_of
 from dmfkit.starts import AnyStart
 from dmfkit.store import Store, find_or_compute, read_part, specification_key, write
-from dmfkit.tasks import Task, field_names, key_values, with_fields
 
 # Runs in one batch. Larger batches gain nothing on two cores at d = 100 and would be lost whole by an interruption.
 RUNS_PER_BATCH = 12

@@ -11,7 +11,7 @@ from torch import Tensor
 from dmfkit.evaluation import Chain
 from dmfkit.factorization import split_factors
 from dmfkit.linalg.backend import Products
-from dmfkit.problems import Problem
+from dmfkit.problems.losses import Problem
 
 
 class ThinEvaluator(ABC):

@@ -18,12 +18,12 @@ from dmfkit.errors import SolverError
 from dmfkit.factorization import Factorization
 from dmfkit.flow import Flow, gradient_flow
 from dmfkit.ode_solvers import SOLVERS, CountedField, has_torchdiffeq
-from dmfkit.problems import Problem
+from dmfkit.problems.losses import Problem
+from dmfkit.problems.tasks import Task, key_values
 from dmfkit.progress import Progress
 from dmfkit.provenance import device_name, run_provenance
 from dmfkit.starts import Start
 from dmfkit.store import Store, find_or_compute, specification_key
-from dmfkit.tasks import Task, key_values
 
 CHEBYSHEV, DESCENT = "Runge-Kutta-Chebyshev", "gradient descent"
 # LSODA makes dense n x n Jacobians by n evaluations each, and factorizes them: beyond this n it is left out.

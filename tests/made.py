@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dmfkit import Factorization, FullObservation, matrix_completion, matrix_sensing, random_low_rank
-from dmfkit.problems import Normalisation, Problem
+from dmfkit.problems.losses import Normalisation, Problem
 
 
 def make_problem(kind: str, shape: tuple[int, int], normalisation: Normalisation) -> Problem:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dmfkit.factorization import Factorization
-from dmfkit.problems import FullObservation
+from dmfkit.problems.losses import FullObservation
 from dmfkit.record import GROUPS, Alignment, AlignmentGroups, Snapshot
 
 

@@ -28,7 +28,7 @@ from dmfkit import (
 )
 from dmfkit.errors import InputError
 from dmfkit.linalg.sampled_products import HostProducts
-from dmfkit.sparse_tasks import SparseCompletionTask
+from dmfkit.problems.tasks import SparseCompletionTask
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from scipy.sparse.linalg import svds
 
-from dmfkit import movielens
-from dmfkit.data import Ratings, cache_file, movielens_100k, synthetic_ratings
 from dmfkit.errors import InputError
+from dmfkit.problems import ratings as movielens
+from dmfkit.problems.ratings import Ratings, cache_file, movielens_100k, synthetic_ratings
 
 # A stand-in for u.data, so that nothing of the real file is needed: the tests patch the expected hashes.
 ROWS = b"".join(b"%d\t%d\t%d\t88125\n" % (u, 1 + 7 * u % 1682, 1 + u % 5) for u in range(1, 944))

@@ -7,7 +7,7 @@ import torch
 
 import dmfkit as dm
 from dmfkit.explorables import BUDGET, DepthRace
-from dmfkit.problems import entry_order
+from dmfkit.problems.losses import entry_order
 
 
 def task(data_seed=0, **changes):

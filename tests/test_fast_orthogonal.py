@@ -13,7 +13,7 @@ from dmfkit import (
     invariant_frames,
 )
 from dmfkit.linalg.orthogonal import fast_layers
-from dmfkit.sparse_tasks import SparseCompletionTask
+from dmfkit.problems.tasks import SparseCompletionTask
 
 
 @pytest.mark.parametrize("d", [2, 30, 97, 256])

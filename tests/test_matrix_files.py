@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dmfkit import InputError, read_matrix
-from dmfkit.matrix_text import parse_text
+from dmfkit.problems.matrix_files import parse_text
 
 NAN = float("nan")
 

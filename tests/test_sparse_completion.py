@@ -25,7 +25,6 @@ from dmfkit import (
     Status,
     Store,
     gradient_descent,
-    sparse_completion,
     sweep,
 )
 from dmfkit.compression import frames_target
@@ -34,11 +33,12 @@ from dmfkit.evaluators import evaluator_for
 from dmfkit.linalg import spectra
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.sampled_products import DeviceProducts, HostProducts, entries
+from dmfkit.problems import sparse_completion
+from dmfkit.problems.sparse_completion import SparseCompletion, distinct
+from dmfkit.problems.tasks import SparseCompletionTask
 from dmfkit.recheck import plan_of, recompute_point
 from dmfkit.record import HeldOutError
-from dmfkit.sparse_completion import SparseCompletion, distinct
 from dmfkit.sparse_snapshot import snapshot_of
-from dmfkit.sparse_tasks import SparseCompletionTask
 
 TASK = SparseCompletionTask(d=40, rank=2, n_observed=300, n_held_out=50, data_seed=1)
 

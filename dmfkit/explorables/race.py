@@ -12,8 +12,8 @@ from dmfkit.errors import InputError
 from dmfkit.explorables.explorable import Explorable
 from dmfkit.factorization import full_widths
 from dmfkit.initialisation import initialise
-from dmfkit.problems import entry_order
-from dmfkit.tasks import CompletionTask
+from dmfkit.problems.losses import entry_order
+from dmfkit.problems.tasks import CompletionTask
 
 _SHARES = np.arange(0.2, 0.91, 0.05)
 _LRS = (2.5e-4, 5e-4, 1e-3, 2e-3, 3e-3, 4e-3, 6e-3, 8e-3, 0.012, 0.016, 0.024, 0.032, 0.048, 0.064, 0.096)

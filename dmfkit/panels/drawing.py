@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from dmfkit.linalg import spectra
 from dmfkit.plotting import WIDTH
-from dmfkit.problems import Problem
+from dmfkit.problems.losses import Problem
 from dmfkit.stepwise import Moment
 
 SHOWN_VALUES = 12

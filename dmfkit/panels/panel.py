@@ -20,10 +20,10 @@ from dmfkit.grids import check_grid, choose_device
 from dmfkit.linalg import spectra
 from dmfkit.panels.drawing import SHOWN_VALUES, Trace, draw
 from dmfkit.panels.live import has_live_front_end
+from dmfkit.problems.tasks import Task, field_names, with_fields
 from dmfkit.result import Status
 from dmfkit.starts import AnyStart
 from dmfkit.stepwise import Moment, moments
-from dmfkit.tasks import Task, field_names, with_fields
 
 # The picture is drawn anew so often, in seconds: more would take time from the training.
 PICTURE_EVERY = 0.5

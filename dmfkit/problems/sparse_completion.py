@@ -12,7 +12,7 @@ from torch import Tensor
 from dmfkit.errors import InputError
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.sampled_products import entries, row_starts
-from dmfkit.problems import Normalisation, Problem, check_n_entries
+from dmfkit.problems.losses import Normalisation, Problem, check_n_entries
 
 # Indices are 32-bit numbers: half of the memory, and what sparse products take.
 LARGEST = 2**31 - 1

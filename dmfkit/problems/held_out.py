@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmfkit.problems import MatrixCompletion
+from dmfkit.problems.losses import MatrixCompletion
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,30 @@
 
 A task is a frozen dataclass of numbers and words. It makes its `Problem` on demand, so that a sweep can vary any of its
 fields, write them into the result's attributes, and make the same problem again when a stored result is checked.
+
+Large completion tasks, as plain values.
+
+A task whose matrix comes from a file of the reader's own.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 from dataclasses import dataclass, field, fields, replace
+from importlib import resources
+from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from dmfkit.data import Ratings, movielens_100k, synthetic_ratings
 from dmfkit.errors import InputError
-from dmfkit.problems import (
+from dmfkit.linalg.low_rank import LowRank
+from dmfkit.problems.held_out import HeldOutCompletion, hold_out
+from dmfkit.problems.losses import (
     FullObservation,
     MatrixCompletion,
     MatrixSensing,
@@ -26,13 +37,16 @@ from dmfkit.problems import (
     check_rank,
     check_target_norm,
     full_observation,
+    gaussian_factors,
     halving_spectrum,
     matrix_completion,
     matrix_sensing,
     random_low_rank,
     truncated_gaussian,
 )
-from dmfkit.ratings import MOVIELENS_ITEMS, MOVIELENS_USERS
+from dmfkit.problems.matrix_files import ObservedMatrix, read_bytes, read_matrix_of
+from dmfkit.problems.ratings import MOVIELENS_ITEMS, MOVIELENS_USERS, Ratings, movielens_100k, synthetic_ratings
+from dmfkit.problems.sparse_completion import SparseCompletion, check_held_out, sparse_completion
 
 # Metadata of a field whose default means what was meant before there was the field.
 ADDED_LATER = {"added_later": True}
@@ -233,3 +247,166 @@ def field_names(value: Any) -> set[str]:
 def with_fields(value: Any, names: dict[str, Any]) -> Any:
     """Return the dataclass instance with those of `names` that it has replaced."""
     return replace(value, **{name: item for name, item in names.items() if name in field_names(value)})
+
+
+@dataclass(frozen=True)
+class SparseCompletionTask:
+    """Complete a random low-rank ``d x d`` matrix of any size from `n_observed` of its entries; nothing is dense.
+
+    The matrix is that of a `CompletionTask` with equal fields; up to ``d = 2048`` so are the observed entries.
+
+    Attributes
+    ----------
+    d, rank, n_observed : int
+    data_seed : int
+        Draws the factors of the matrix and what is observed of it.
+    normalisation : {"half_sum", "mean"}
+        Of the training loss.
+    target_norm : float, optional
+        Frobenius norm to which the matrix is rescaled; ``None`` leaves it raw.
+    n_held_out : int
+        Number of further entries to test on.
+    """
+
+    d: int = 10_000
+    rank: int = 5
+    n_observed: int = 500_000
+    data_seed: int = 0
+    normalisation: Normalisation = "half_sum"
+    target_norm: float | None = None
+    n_held_out: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape ``(d, d)`` of the matrix."""
+        return (self.d, self.d)
+
+    def check(self) -> None:
+        """Raise `InputError` unless there is such a problem; draws nothing."""
+        check_rank(self.shape, self.rank)
+        check_target_norm(self.target_norm)
+        check_normalisation(self.normalisation)
+        check_n_entries(self.shape, self.n_observed)
+        check_held_out(self.shape, self.n_observed, self.n_held_out)
+
+    def ground_truth(self) -> LowRank:
+        """Return the matrix to be found, by its factors, in a batch of one."""
+        self.check()
+        left, right = gaussian_factors(self.shape, self.rank, self.data_seed)
+        truth = LowRank(left[None], right[None])
+        if self.target_norm is None:
+            return truth
+        return LowRank(truth.left * (self.target_norm / truth.norm()), truth.right)
+
+    def problem(self) -> SparseCompletion:
+        """Make the problem, on the CPU in float64."""
+        return sparse_completion(
+            self.ground_truth(), self.n_observed, self.data_seed, self.normalisation, n_held_out=self.n_held_out
+        )
+
+
+EXAMPLE = "example_matrix.csv"
+
+
+@dataclass(frozen=True)
+class FileTask:
+    """Complete a matrix of which a file holds some entries.
+
+    The matrix is divided by the root mean square of the entries that are trained on, see `HeldOutCompletion`.
+
+    Attributes
+    ----------
+    path : str
+        Of a CSV, TSV, NPY or Parquet file, see `read_matrix`; empty for the example that comes with the package. Not
+        part of a result's key, the content of the file is.
+    held_out : float
+        Share of the known entries that is held out, at least 0 and below 1.
+    data_seed : int
+        Draws the held-out entries.
+    normalisation : {"half_sum", "mean"}
+        Of the training loss.
+    sha256 : str
+        Hash of the file's bytes; found when the task is made, and compared where it is given.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or its content is another one than `sha256` says.
+    """
+
+    path: str = field(default="", metadata={"in_key": False})
+    held_out: float = 0.1
+    data_seed: int = 0
+    normalisation: Normalisation = "half_sum"
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        found = hashlib.sha256(read_bytes(self._file)).hexdigest()
+        if self.sha256 not in ("", found):
+            which = f"the file {self.path}" if self.path else "the example matrix"
+            raise InputError(
+                f"The task was made from another content than {which} has now: make a new task for every file, and "
+                "name that file as path."
+            )
+        object.__setattr__(self, "sha256", found)
+
+    @property
+    def _file(self) -> str:
+        return self.path or str(resources.files("dmfkit").joinpath(EXAMPLE))
+
+    def matrix(self) -> ObservedMatrix:
+        """Return what the file holds."""
+        return read_matrix_of(self._file, self.sha256)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape ``(d, d_in)`` of the matrix."""
+        rows, columns = self.matrix().values.shape
+        return (rows, columns)
+
+    @property
+    def n_held_out(self) -> int:
+        """Number of held-out entries: the share of the known ones, rounded."""
+        return round(self.held_out * int(self.matrix().observed.sum()))
+
+    def held_out_mask(self) -> NDArray[np.bool_]:
+        """Which entries are held out, ``(d, d_in)``."""
+        self.check()
+        return hold_out(self.matrix().observed, self.n_held_out, self.data_seed)
+
+    def check(self) -> None:
+        """Raise `InputError` unless the matrix can be read, and entries held out with others left to train on."""
+        check_normalisation(self.normalisation)
+        if not 0 <= self.held_out < 1:
+            raise InputError(
+                f"held_out = {self.held_out} is not allowed: it is a share of the known entries, at least 0 and below "
+                "1, such as 0.1."
+            )
+        known = int(self.matrix().observed.sum())
+        if self.n_held_out == known or (self.held_out > 0 and self.n_held_out == 0):
+            raise InputError(
+                f"held_out = {self.held_out} is not allowed for {Path(self._file).name}: of its {known} known entries "
+                f"{self.n_held_out} would be held out, but at least 1 must be, and at least 1 left to train on."
+            )
+
+    def problem(self) -> HeldOutCompletion:
+        """Make the problem, on the CPU in float64.
+
+        Raises
+        ------
+        InputError
+            If every entry that is left to train on is zero.
+        """
+        matrix, held_out = self.matrix(), self.held_out_mask()
+        train = matrix.observed & ~held_out
+        largest = float(np.abs(matrix.values[train]).max())
+        if largest == 0:
+            raise InputError(
+                f"Every entry of {matrix.name} that is not held out is 0, so there is nothing to find: hold out fewer "
+                "entries, or others by another data_seed."
+            )
+        # Divided by the largest entry first, so that no square overflows.
+        unit = largest * math.sqrt(float(np.square(matrix.values[train] / largest).mean()))
+        scaled = torch.from_numpy(matrix.values / unit)
+        mask, kept = (torch.from_numpy(where.astype(np.float64)) for where in (train, held_out))
+        return HeldOutCompletion(self.normalisation, None, scaled * mask, mask, scaled * kept, kept, unit)
