@@ -19,10 +19,10 @@ from dmfkit.compiled_evaluation import CompiledEvaluator
 from dmfkit.entrywise import EntrywiseEvaluator
 from dmfkit.evaluation import AnyEvaluator
 from dmfkit.evaluators import Way, way
+from dmfkit.factorizations.starts import AnyStart
 from dmfkit.linalg import spectra
 from dmfkit.progress import Progress
 from dmfkit.record import Snapshot
-from dmfkit.starts import AnyStart
 from dmfkit.timings import step_timings
 
 DEPTH, LAYER_SCALE, DISCREPANT_RATE = 3, 1e-3, 0.01

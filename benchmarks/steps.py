@@ -24,8 +24,8 @@ from dmfkit import (
     gradient_descent,
     initialise,
 )
+from dmfkit.factorizations.starts import AnyStart
 from dmfkit.problems.losses import Problem
-from dmfkit.starts import AnyStart
 from dmfkit.steady import step_seconds
 
 Way = Callable[[int], object]

@@ -5,25 +5,26 @@ The book's chapters use what is listed here; everything else is machinery.
 
 from dmfkit.claims import Difference, Erratum, claim, not_testable
 from dmfkit.clusters import cluster
-from dmfkit.compression import (
+from dmfkit.convex import NuclearNormSolution, minimum_nuclear_norm
+from dmfkit.descent import Descent, gradient_descent
+from dmfkit.errors import InputError
+from dmfkit.factorizations.compression import (
     InvariantFrames,
     completed_frames,
     compress,
     expand,
+    gradient_frames,
     invariant_frames,
     project,
     with_frames,
 )
-from dmfkit.compression_variants import gradient_frames
-from dmfkit.convex import NuclearNormSolution, minimum_nuclear_norm
-from dmfkit.descent import Descent, gradient_descent
-from dmfkit.errors import InputError
-from dmfkit.factorization import Factorization, full_widths, gaussian_std
+from dmfkit.factorizations.factorization import Factorization, full_widths, gaussian_std
+from dmfkit.factorizations.initialisation import initialise
+from dmfkit.factorizations.starts import CompressedStart, OrthogonalStart, Start
 from dmfkit.flow import Flow, gradient_flow, largest_stable_lr
 from dmfkit.frame_geometry import FrameGeometry, principal_sines
 from dmfkit.frame_record import FrameCoordinates
 from dmfkit.handed_over import hand_over
-from dmfkit.initialisation import initialise
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.spectra import effective_rank, nuclear_norm, relative_error, schatten, schatten_norm, singular_values
 from dmfkit.nuclear_norms import NuclearNorm, nuclear_norm_solutions
@@ -66,7 +67,6 @@ from dmfkit.record import (
     UnobservedError,
 )
 from dmfkit.result import Result, Status
-from dmfkit.starts import CompressedStart, OrthogonalStart, Start
 from dmfkit.store import Store, open_store
 from dmfkit.sweeps import sweep
 from dmfkit.timings import step_timings

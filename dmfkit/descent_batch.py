@@ -12,7 +12,7 @@ from dmfkit.compiled_evaluation import CompiledEvaluator
 from dmfkit.cores import Cores
 from dmfkit.evaluation import AnyEvaluator
 from dmfkit.evaluators import Way, evaluator_for, way
-from dmfkit.factorization import split_factors
+from dmfkit.factorizations.factorization import split_factors
 from dmfkit.linalg.backend import Operand, Products, products_for, quiet_overflow, sum_of_squares
 from dmfkit.problems.losses import Problem
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from dmfkit.factorization import split_factors
+from dmfkit.factorizations.factorization import split_factors
 from dmfkit.linalg.backend import TURN, Operand, Products, products_for
 from dmfkit.problems.losses import Problem
 from dmfkit.product_plan import Multiplication, Place, product_plan

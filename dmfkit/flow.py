@@ -22,7 +22,7 @@ from dmfkit.compiled_evaluation import CompiledEvaluator
 from dmfkit.cores import cores
 from dmfkit.errors import InputError
 from dmfkit.evaluators import evaluator_for
-from dmfkit.factorization import Factorization, split_factors
+from dmfkit.factorizations.factorization import Factorization, split_factors
 from dmfkit.linalg.backend import Spread, quiet_overflow, serially
 from dmfkit.problems.losses import Normalisation, Problem, check_stop
 from dmfkit.record import Log, Recorder

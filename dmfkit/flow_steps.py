@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dmfkit.chebyshev import stages_for
 from dmfkit.errors import InputError
-from dmfkit.factorization import Factorization
+from dmfkit.factorizations.factorization import Factorization
 from dmfkit.flow import RADIUS_MARGIN, Flow, Integration
 from dmfkit.problems.losses import Problem
 

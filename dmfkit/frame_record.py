@@ -9,10 +9,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from dmfkit.compression import InvariantFrames, invariant_frames
+from dmfkit.factorizations.compression import InvariantFrames, invariant_frames
+from dmfkit.factorizations.starts import OrthogonalStart
 from dmfkit.problems.losses import Problem, full_observation
 from dmfkit.record import Snapshot
-from dmfkit.starts import OrthogonalStart
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 import xarray as xr
 
-from dmfkit import record, starts
+from dmfkit import record
 from dmfkit.descent import Descent
+from dmfkit.factorizations import starts
 from dmfkit.flow import Flow
 from dmfkit.frame_geometry import FrameGeometry
 from dmfkit.frame_record import FrameCoordinates

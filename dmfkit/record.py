@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dmfkit.factorization import Factorization
+from dmfkit.factorizations.factorization import Factorization
 from dmfkit.linalg import spectra
 from dmfkit.problems.losses import MatrixCompletion, Problem
 from dmfkit.snapshot import Snapshot

@@ -9,7 +9,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from dmfkit.factorization import Factorization
+from dmfkit.factorizations.factorization import Factorization
 
 
 class Status(IntEnum):

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dmfkit.factorization import Factorization
+from dmfkit.factorizations.factorization import Factorization
 from dmfkit.linalg import spectra
 from dmfkit.problems.losses import Problem
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dmfkit.errors import InputError
-from dmfkit.factorization import Factorization, split_factors
+from dmfkit.factorizations.factorization import Factorization, split_factors
 from dmfkit.linalg.backend import Spread, serially
 from dmfkit.linalg.sampled_products import sampled_products
 from dmfkit.problems.sparse_completion import SparseCompletion

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dmfkit.errors import InputError
-from dmfkit.factorization import Factorization
+from dmfkit.factorizations.factorization import Factorization
 from dmfkit.linalg import spectra
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.sampled_products import entries

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from dmfkit.descent import Descent, gradient_descent
 from dmfkit.descent_batch import BLOCK, BLOW_UP
 from dmfkit.errors import InputError
-from dmfkit.factorization import Factorization
+from dmfkit.factorizations.factorization import Factorization
 from dmfkit.flow import Flow, Integration
 from dmfkit.problems.losses import Problem
 from dmfkit.result import Result, Status

@@ -23,7 +23,8 @@ import xarray as xr
 from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
 from dmfkit.executors import Executor
-from dmfkit.factorization import Factorization
+from dmfkit.factorizations.factorization import Factorization
+from dmfkit.factorizations.starts import AnyStart
 from dmfkit.flow import Flow, gradient_flow
 from dmfkit.grids import LatestProblem, check_grid, choose_device, grid_points
 from dmfkit.linalg import spectra
@@ -34,7 +35,6 @@ from dmfkit.provenance import device_name, run_provenance
 from dmfkit.record import Recorder
 from dmfkit.result import Result
 from dmfkit.sparse_snapshot import snapshot_of
-from dmfkit.starts import AnyStart
 from dmfkit.store import Store, find_or_compute, read_part, specification_key, write
 
 # Runs in one batch. Larger batches gain nothing on two cores at d = 100 and would be lost whole by an interruption.

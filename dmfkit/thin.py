@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dmfkit.evaluation import Chain
-from dmfkit.factorization import split_factors
+from dmfkit.factorizations.factorization import split_factors
 from dmfkit.linalg.backend import Products
 from dmfkit.problems.losses import Problem
 

@@ -15,10 +15,10 @@ import xarray as xr
 
 from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
+from dmfkit.factorizations.starts import AnyStart, Beginning
 from dmfkit.grids import choose_device
 from dmfkit.problems.tasks import Task, key_values
 from dmfkit.provenance import device_name, run_provenance
-from dmfkit.starts import AnyStart, Beginning
 from dmfkit.steady import step_seconds, wait
 from dmfkit.store import Store, find_or_compute, specification_key
 

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import SolverError
-from dmfkit.factorization import Factorization
+from dmfkit.factorizations.factorization import Factorization
+from dmfkit.factorizations.starts import Start
 from dmfkit.flow import Flow, gradient_flow
 from dmfkit.ode_solvers import SOLVERS, CountedField, has_torchdiffeq
 from dmfkit.problems.losses import Problem
 from dmfkit.problems.tasks import Task, key_values
 from dmfkit.progress import Progress
 from dmfkit.provenance import device_name, run_provenance
-from dmfkit.starts import Start
 from dmfkit.store import Store, find_or_compute, specification_key
 
 CHEBYSHEV, DESCENT = "Runge-Kutta-Chebyshev", "gradient descent"

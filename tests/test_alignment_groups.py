@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dmfkit.factorization import Factorization
+from dmfkit.factorizations.factorization import Factorization
 from dmfkit.problems.losses import FullObservation
 from dmfkit.record import GROUPS, Alignment, AlignmentGroups, Snapshot
 

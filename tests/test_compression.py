@@ -38,9 +38,9 @@ from dmfkit import (
     with_frames,
 )
 from dmfkit.evaluation import Evaluator
+from dmfkit.factorizations.starts import Beginning
 from dmfkit.problems.tasks import key_values
 from dmfkit.record import target_bases
-from dmfkit.starts import Beginning
 from dmfkit.theory import bounded_lr, compression_bound, compression_gap, middle_scales, monotone_lr, others_squared
 
 STEPS = 500

@@ -3,8 +3,8 @@
 import torch
 
 from dmfkit import completed_frames, compress, expand, invariant_frames
+from dmfkit.factorizations.starts import OrthogonalStart
 from dmfkit.problems.tasks import FullObservationTask
-from dmfkit.starts import OrthogonalStart
 from dmfkit.theory import compression_check
 
 SCALES = (0.4, 0.9, 1.1)

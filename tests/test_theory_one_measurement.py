@@ -12,7 +12,7 @@ from scipy.integrate import quad, solve_ivp
 
 from dmfkit import MatrixSensing, theory
 from dmfkit.errors import InputError, SolverError
-from dmfkit.factorization import Factorization
+from dmfkit.factorizations.factorization import Factorization
 
 EQUAL = {"first_0": 0.05, "second_0": 0.05}
 some = settings(deadline=None, max_examples=25, derandomize=True)

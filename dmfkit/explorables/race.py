@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from dmfkit.descent_batch import BLOW_UP
 from dmfkit.errors import InputError
 from dmfkit.explorables.explorable import Explorable
-from dmfkit.factorization import full_widths
-from dmfkit.initialisation import initialise
+from dmfkit.factorizations.factorization import full_widths
+from dmfkit.factorizations.initialisation import initialise
 from dmfkit.problems.losses import entry_order
 from dmfkit.problems.tasks import CompletionTask
 

@@ -1,8 +1,8 @@
 """Theorem 1 of Yaras et al. (2023) as its proof builds it: inert space, frames, and the blocks through training.
 
-`dmfkit.compression` finds the same frames in thin matrices for training. Here everything is dense and follows
-Appendix A.1 step by step, so that the one can be held against the other; and nothing needs the theorem's hypotheses, so
-that a control which lacks one of them can be looked at in the same frames.
+`dmfkit.factorizations.compression` finds the same frames in thin matrices for training. Here everything is dense and
+follows Appendix A.1 step by step, so that the one can be held against the other; and nothing needs the theorem's
+hypotheses, so that a control which lacks one of them can be looked at in the same frames.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from dmfkit.factorization import Factorization
+from dmfkit.factorizations.factorization import Factorization
 
 
 def compression_check(

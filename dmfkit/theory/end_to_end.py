@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dmfkit.factorization import Factorization
+from dmfkit.factorizations.factorization import Factorization
 
 
 def balanced_factorization(end_to_end: Tensor, depth: int) -> Factorization:

@@ -12,7 +12,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from dmfkit.errors import InputError
-from dmfkit.factorization import Factorization
+from dmfkit.factorizations.factorization import Factorization
 from dmfkit.linalg.svd_paths import SignedSVD, SVDVelocity, svd_differences, track_svd
 from dmfkit.theory.end_to_end import balanced_factorization, product_velocity
 

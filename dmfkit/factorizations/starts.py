@@ -13,10 +13,10 @@ from typing import Literal, Protocol
 
 import torch
 
-from dmfkit.compression import compress, frames_target, invariant_frames, project, with_frames
 from dmfkit.errors import InputError
-from dmfkit.factorization import Factorization, full_widths
-from dmfkit.initialisation import initialise, orthogonal_factors
+from dmfkit.factorizations.compression import compress, frames_target, invariant_frames, project, with_frames
+from dmfkit.factorizations.factorization import Factorization, full_widths
+from dmfkit.factorizations.initialisation import initialise, orthogonal_factors
 from dmfkit.linalg.orthogonal import FastLayers, fast_layers
 from dmfkit.problems.losses import FullObservation, Problem
 from dmfkit.problems.tasks import ADDED_LATER

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dmfkit.errors import InputError
-from dmfkit.factorization import Factorization, check_widths, gaussian_std
+from dmfkit.factorizations.factorization import Factorization, check_widths, gaussian_std
 
 Initialisation = Literal["gaussian", "identity", "orthogonal", "balanced"]
 

@@ -1,0 +1,1 @@
+"""Factorizations: batches of factors, how they are initialised, compressed, and described as plain values."""
