@@ -5,7 +5,6 @@ The book's chapters use what is listed here; everything else is machinery.
 
 from dmfkit.claims import Difference, Erratum, claim, not_testable
 from dmfkit.clusters import cluster
-from dmfkit.convex import NuclearNormSolution, minimum_nuclear_norm
 from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
 from dmfkit.factorizations.compression import (
@@ -27,8 +26,9 @@ from dmfkit.frame_record import FrameCoordinates
 from dmfkit.handed_over import hand_over
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.spectra import effective_rank, nuclear_norm, relative_error, schatten, schatten_norm, singular_values
+from dmfkit.nuclear_norm.solution import NuclearNormSolution, minimum_nuclear_norm
+from dmfkit.nuclear_norm.splitting import least_nuclear_norm
 from dmfkit.nuclear_norms import NuclearNorm, nuclear_norm_solutions
-from dmfkit.nuclear_splitting import least_nuclear_norm
 from dmfkit.origin import Origin
 from dmfkit.parameters import Parameters, read_parameters
 from dmfkit.principal_components import PrincipalComponents, compare_paths, diameter, distance_to_path, hold_last

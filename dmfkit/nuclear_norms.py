@@ -16,11 +16,11 @@ import numpy as np
 import torch
 import xarray as xr
 
-from dmfkit.convex import NuclearNormSolution, minimum_nuclear_norm
 from dmfkit.errors import InputError
 from dmfkit.grids import LatestProblem, check_grid, choose_device, grid_points
 from dmfkit.linalg import spectra
-from dmfkit.nuclear_splitting import least_nuclear_norm
+from dmfkit.nuclear_norm.solution import NuclearNormSolution, minimum_nuclear_norm
+from dmfkit.nuclear_norm.splitting import least_nuclear_norm
 from dmfkit.problems.losses import MatrixCompletion, Problem
 from dmfkit.problems.tasks import CompletionTask, SensingTask, field_names, key_values, with_fields
 from dmfkit.progress import Progress

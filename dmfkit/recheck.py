@@ -15,9 +15,9 @@ from dmfkit.factorizations import starts
 from dmfkit.flow import Flow
 from dmfkit.frame_geometry import FrameGeometry
 from dmfkit.frame_record import FrameCoordinates
+from dmfkit.nuclear_norm.operators import observations
+from dmfkit.nuclear_norm.splitting import Bounds, bounds
 from dmfkit.nuclear_norms import NuclearNorm, NuclearNormGrid
-from dmfkit.nuclear_splitting import Bounds, bounds
-from dmfkit.observations import observations
 from dmfkit.problems import tasks
 from dmfkit.problems.tasks import FileTask, SparseCompletionTask
 from dmfkit.sweeps import Sweep, sweep

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from dmfkit.convex import minimum_nuclear_norm
 from dmfkit.errors import InputError, SolverError
+from dmfkit.nuclear_norm.solution import minimum_nuclear_norm
 
 
 def low_rank(shape, rank, share, seed=0):

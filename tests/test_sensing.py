@@ -27,8 +27,8 @@ from dmfkit import (
     random_low_rank,
     sweep,
 )
-from dmfkit.nuclear_splitting import bounds
-from dmfkit.observations import Measurements, observations
+from dmfkit.nuclear_norm.operators import Measurements, observations
+from dmfkit.nuclear_norm.splitting import bounds
 from dmfkit.recheck import certified, kind_of, nuclear_norms_of
 from dmfkit.store import content_hash, read
 

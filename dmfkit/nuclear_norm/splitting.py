@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dmfkit.convex import NuclearNormSolution
 from dmfkit.errors import InputError
-from dmfkit.observations import Observations, observations
+from dmfkit.nuclear_norm.operators import Observations, observations
+from dmfkit.nuclear_norm.solution import NuclearNormSolution
 from dmfkit.problems.losses import Problem
 
 # Threshold for singular values, as a share of the largest one of the least-squares solution, and over-relaxation:

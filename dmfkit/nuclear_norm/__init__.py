@@ -1,0 +1,1 @@
+"""Minimum nuclear norm: by CVXPY, by splitting, and the observation operators that both use."""
