@@ -14,12 +14,12 @@ from torch import Tensor
 
 from benchmarks.rows import Row, compared
 from dmfkit import CompletionTask, CompressedStart, Flow, FullObservationTask, OrthogonalStart, gradient_flow
-from dmfkit.blockwise import BlockwiseEvaluator
-from dmfkit.compiled_evaluation import CompiledEvaluator
-from dmfkit.entrywise import EntrywiseEvaluator
-from dmfkit.evaluation import AnyEvaluator
-from dmfkit.evaluators import Way, way
 from dmfkit.factorizations.starts import AnyStart
+from dmfkit.gradients.blocks import BlockwiseEvaluator
+from dmfkit.gradients.choice import Way, way
+from dmfkit.gradients.compiled import CompiledEvaluator
+from dmfkit.gradients.entries import EntrywiseEvaluator
+from dmfkit.gradients.tensors import AnyEvaluator
 from dmfkit.linalg import spectra
 from dmfkit.progress import Progress
 from dmfkit.record import Snapshot
@@ -86,7 +86,7 @@ def _steps(
 
 
 def _residuals(task: CompletionTask, repeats: int) -> list[Row]:
-    """Evaluation entry by entry and otherwise, by share of observed entries: where `dmfkit.evaluators` changes over.
+    """Evaluation entry by entry and otherwise, by share of observed entries: where `gradients.choice` changes over.
 
     On one core, where neither way waits for threads of the other.
     """

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks import compiled
 from benchmarks.rows import Row, medians
 from dmfkit import CompletionTask, Descent, full_widths, gradient_descent, initialise
-from dmfkit.multiplications import full_count
+from dmfkit.gradients.flop_counts import full_count
 from dmfkit.steady import step_seconds
 
 # Products that one call multiplies side by side; the best of them is the machine's rate.

@@ -10,11 +10,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from dmfkit.cores import cores
 from dmfkit.descent_batch import Batch, Rule, StepRule
 from dmfkit.errors import InputError
 from dmfkit.factorizations.factorization import Factorization
 from dmfkit.flow import check_factor_rates, largest_stable_lr
+from dmfkit.gradients.threads import cores
 from dmfkit.problems.losses import Normalisation, Problem, check_stop
 from dmfkit.record import Log, Recorder
 from dmfkit.result import Result, Status, allocate

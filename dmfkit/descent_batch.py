@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dmfkit.compiled_evaluation import CompiledEvaluator
-from dmfkit.cores import Cores
-from dmfkit.evaluation import AnyEvaluator
-from dmfkit.evaluators import Way, evaluator_for, way
 from dmfkit.factorizations.factorization import split_factors
+from dmfkit.gradients.choice import Way, evaluator_for, way
+from dmfkit.gradients.compiled import CompiledEvaluator
+from dmfkit.gradients.tensors import AnyEvaluator
+from dmfkit.gradients.threads import Cores
 from dmfkit.linalg.backend import Operand, Products, products_for, quiet_overflow, sum_of_squares
 from dmfkit.problems.losses import Problem
 

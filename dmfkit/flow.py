@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from dmfkit.chebyshev import STAGE_FACTOR, chebyshev_step, stage_weights, stages_for
-from dmfkit.compiled_evaluation import CompiledEvaluator
-from dmfkit.cores import cores
 from dmfkit.errors import InputError
-from dmfkit.evaluators import evaluator_for
 from dmfkit.factorizations.factorization import Factorization, split_factors
+from dmfkit.gradients.choice import evaluator_for
+from dmfkit.gradients.compiled import CompiledEvaluator
+from dmfkit.gradients.threads import cores
 from dmfkit.linalg.backend import Spread, quiet_overflow, serially
 from dmfkit.problems.losses import Normalisation, Problem, check_stop
 from dmfkit.record import Log, Recorder

@@ -17,7 +17,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from dmfkit.errors import InputError, SolverError
-from dmfkit.evaluators import evaluator_for
+from dmfkit.gradients.choice import evaluator_for
 from dmfkit.linalg.backend import quiet_overflow
 from dmfkit.problems.losses import Problem
 

@@ -21,9 +21,9 @@ from dmfkit import (
     gradient_descent,
     gradient_flow,
 )
-from dmfkit.blockwise import BLOCK, MOST_GROUPS, BlockwiseEvaluator
-from dmfkit.evaluation import Evaluator
-from dmfkit.evaluators import Way, evaluator_for, way
+from dmfkit.gradients.blocks import BLOCK, MOST_GROUPS, BlockwiseEvaluator
+from dmfkit.gradients.choice import Way, evaluator_for, way
+from dmfkit.gradients.tensors import Evaluator
 
 D = 520
 MASKED = CompletionTask(d=D, rank=2, n_observed=60_000)

@@ -22,17 +22,17 @@ from dmfkit import (
     Loss,
     Status,
     descent_batch,
-    evaluators,
     full_widths,
     gradient_descent,
     gradient_flow,
     initialise,
 )
-from dmfkit.compiled_evaluation import CompiledEvaluator
-from dmfkit.cores import cores
 from dmfkit.descent_batch import LONGEST, SHORTEST, Batch, Rule
-from dmfkit.evaluators import Way
+from dmfkit.gradients import choice as evaluators
 from dmfkit.gradients import compiled_loops as loops
+from dmfkit.gradients.choice import Way
+from dmfkit.gradients.compiled import CompiledEvaluator
+from dmfkit.gradients.threads import cores
 from dmfkit.linalg import compiled
 from dmfkit.linalg import compiled_loops as entries
 

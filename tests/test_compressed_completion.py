@@ -25,7 +25,7 @@ from dmfkit import (
     principal_sines,
     sweep,
 )
-from dmfkit import multiplications as count
+from dmfkit.gradients import flop_counts as count
 from dmfkit.record import Snapshot
 
 seeds = st.integers(min_value=0, max_value=10**6)

@@ -23,10 +23,10 @@ from dmfkit import (
     gradient_flow,
     initialise,
 )
-from dmfkit.cores import cores
 from dmfkit.descent import BACK
-from dmfkit.evaluation import Evaluator
 from dmfkit.flow import largest_stable_lr
+from dmfkit.gradients.tensors import Evaluator
+from dmfkit.gradients.threads import cores
 from dmfkit.linalg.backend import BY_NUMPY, BY_TORCH, ONE_THREAD, sum_of_squares
 from dmfkit.result import joined
 

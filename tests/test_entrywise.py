@@ -7,9 +7,9 @@ import torch
 from made import random_factors
 
 from dmfkit import CompletionTask
-from dmfkit.entrywise import EntrywiseEvaluator
-from dmfkit.evaluation import Evaluator
-from dmfkit.evaluators import SPARSE_SHARE, SPARSE_SIZE, SPARSE_WIDTH, Way, evaluator_for, way
+from dmfkit.gradients.choice import SPARSE_SHARE, SPARSE_SIZE, SPARSE_WIDTH, Way, evaluator_for, way
+from dmfkit.gradients.entries import EntrywiseEvaluator
+from dmfkit.gradients.tensors import Evaluator
 
 
 @pytest.mark.parametrize("normalisation", ["half_sum", "mean"])

@@ -27,7 +27,7 @@ from dmfkit import (
     random_low_rank,
 )
 from dmfkit.chebyshev import DAMPING, chebyshev_step, coefficients, stages_for
-from dmfkit.evaluation import Evaluator
+from dmfkit.gradients.tensors import Evaluator
 
 
 def reference(problem, start, horizon):

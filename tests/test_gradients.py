@@ -9,8 +9,8 @@ import torch
 from made import make_problem, random_factors
 
 from dmfkit import InputError, MatrixSensing
-from dmfkit.compiled_evaluation import CompiledEvaluator
-from dmfkit.evaluation import Evaluator
+from dmfkit.gradients.compiled import CompiledEvaluator
+from dmfkit.gradients.tensors import Evaluator
 
 WIDTHS = [
     (5, 4),

@@ -12,9 +12,9 @@ import torch
 
 from dmfkit import CompletionTask, FullObservationTask, SensingTask, initialise
 from dmfkit.chebyshev import chebyshev_step
-from dmfkit.cores import cores
 from dmfkit.descent_batch import Batch, Rule
-from dmfkit.evaluators import evaluator_for
+from dmfkit.gradients.choice import evaluator_for
+from dmfkit.gradients.threads import cores
 
 NOWHERE = torch.device("meta")
 TASKS = {

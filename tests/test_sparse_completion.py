@@ -27,9 +27,9 @@ from dmfkit import (
     gradient_descent,
     sweep,
 )
-from dmfkit.evaluation import Evaluator
-from dmfkit.evaluators import evaluator_for
 from dmfkit.factorizations.compression import frames_target
+from dmfkit.gradients.choice import evaluator_for
+from dmfkit.gradients.tensors import Evaluator
 from dmfkit.linalg import spectra
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.sampled_products import DeviceProducts, HostProducts, entries

@@ -5,14 +5,13 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
-from dmfkit.blockwise import BLOCK, BlockwiseEvaluator
-from dmfkit.compiled_evaluation import CompiledEvaluator
-from dmfkit.entrywise import EntrywiseEvaluator
-from dmfkit.evaluation import AnyEvaluator, Evaluator
+from dmfkit.gradients.blocks import BLOCK, BlockwiseEvaluator
+from dmfkit.gradients.compiled import CompiledEvaluator
+from dmfkit.gradients.entries import EntrywiseEvaluator, SparseEvaluator
+from dmfkit.gradients.tensors import AnyEvaluator, Evaluator
 from dmfkit.linalg.backend import Spread, serially
 from dmfkit.problems.losses import FullObservation, MatrixCompletion, Problem
 from dmfkit.problems.sparse_completion import SparseCompletion
-from dmfkit.sparse_evaluation import SparseEvaluator
 
 # Below this share of observed entries, in matrices of at least this many, the entry-wise residual is cheaper than the
 # others. Measured on a CPU, see `python -m benchmarks compression`; fixed numbers, because a choice by the clock would

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from dmfkit.factorizations.factorization import split_factors
+from dmfkit.gradients.plan import Multiplication, Place, product_plan
 from dmfkit.linalg.backend import TURN, Operand, Products, products_for
 from dmfkit.problems.losses import Problem
-from dmfkit.product_plan import Multiplication, Place, product_plan
 
 # Operands of so many batches are remembered: descent has one pair of tensors, the flow a few, for each number of runs.
 MOST_REMEMBERED = 64

@@ -7,8 +7,8 @@ from itertools import pairwise
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dmfkit.entrywise import EntrywiseEvaluator
-from dmfkit.evaluation import Evaluator
+from dmfkit.gradients.entries import EntrywiseEvaluator
+from dmfkit.gradients.tensors import Evaluator
 from dmfkit.linalg.backend import BY_TORCH
 from dmfkit.problems.losses import MatrixCompletion, Problem
 

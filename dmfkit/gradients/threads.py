@@ -19,7 +19,7 @@ from typing import TypeVar
 import torch
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from dmfkit.evaluators import Way, way
+from dmfkit.gradients.choice import Way, way
 from dmfkit.problems.losses import Problem
 
 # Multiplications in an evaluation of a part below which handing it to a thread costs more than it brings.

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from dmfkit.errors import InputError
 from dmfkit.gradients import compiled_loops as loops
+from dmfkit.gradients.plan import Multiplication, Place, ProductPlan, product_plan
 from dmfkit.problems.losses import FullObservation, MatrixCompletion
-from dmfkit.product_plan import Multiplication, Place, ProductPlan, product_plan
 
 # Where second operands are turned.
 ROOM = Place("product", -1)

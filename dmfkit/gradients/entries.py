@@ -1,4 +1,7 @@
-"""Loss and gradient of a `SparseCompletion`: memory and time of the order of entries and thin factors."""
+"""Loss and gradient where few entries are observed: the residual at those entries only, never a full matrix of it.
+
+Loss and gradient of a `SparseCompletion`: memory and time of the order of entries and thin factors.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,42 @@ from torch import Tensor
 
 from dmfkit.errors import InputError
 from dmfkit.factorizations.factorization import Factorization, split_factors
-from dmfkit.linalg.backend import Spread, serially
-from dmfkit.linalg.sampled_products import sampled_products
+from dmfkit.gradients.blocks import ThinEvaluator
+from dmfkit.linalg.backend import Products, Spread, serially
+from dmfkit.linalg.sampled_products import HostProducts, sampled_products
+from dmfkit.problems.losses import MatrixCompletion
 from dmfkit.problems.sparse_completion import SparseCompletion
+
+
+class EntrywiseEvaluator(ThinEvaluator):
+    """Evaluation on a CPU whose cost grows with the number of observed entries, and with ``d`` once, not twice."""
+
+    def __init__(
+        self,
+        problem: MatrixCompletion,
+        widths: tuple[int, ...],
+        n_runs: int,
+        spread: Spread[Any] = serially,
+        *,
+        products: Products | None = None,
+    ) -> None:
+        super().__init__(problem, widths, n_runs, products=products)
+        rows, columns = problem.mask.nonzero(as_tuple=True)
+        self._sampled = HostProducts(
+            rows.int(), columns.int(), problem.values[rows, columns], (problem.shape[0], problem.shape[1]), spread
+        )
+
+        self._no_core = torch.eye(widths[-2], dtype=problem.dtype)
+
+    def _square(self, last: Tensor, inner: Tensor) -> Tensor:
+        return self._sampled.square(last.contiguous(), self._no_core, inner.mT.contiguous())
+
+    def _square_and_gradients(self, last: Tensor, inner: Tensor, to_last: Tensor, to_inner: Tensor) -> Tensor:
+        matrices = last, self._no_core, inner.mT.contiguous()
+        to_core = torch.empty_like(self._no_core)
+        square, to_right = self._sampled.square_and_gradients(*matrices, self.gradient_scale, to_last, to_core)
+        to_inner.copy_(to_right.mT)
+        return square
 
 
 class SparseEvaluator:
