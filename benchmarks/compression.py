@@ -22,8 +22,8 @@ from dmfkit.gradients.entries import EntrywiseEvaluator
 from dmfkit.gradients.tensors import AnyEvaluator
 from dmfkit.linalg import spectra
 from dmfkit.progress import Progress
-from dmfkit.record import Snapshot
 from dmfkit.timings import step_timings
+from dmfkit.training.recorders import Snapshot
 
 DEPTH, LAYER_SCALE, DISCREPANT_RATE = 3, 1e-3, 0.01
 TARGET_ERROR = 1e-9

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from benchmarks.rows import Row
-from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
 from dmfkit.factorizations.factorization import Factorization
 from dmfkit.factorizations.starts import OrthogonalStart
 from dmfkit.problems.losses import Problem
 from dmfkit.problems.tasks import SparseCompletionTask
 from dmfkit.progress import Progress
+from dmfkit.training.descent import Descent, gradient_descent
 
 # A timed piece takes at least so long, so that neither the clock nor the first calls count.
 LEAST_SECONDS = 0.2

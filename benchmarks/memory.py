@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from benchmarks.growth import Point
-from dmfkit.descent import Descent, gradient_descent
-from dmfkit.flow import Flow, gradient_flow
+from dmfkit.training.descent import Descent, gradient_descent
+from dmfkit.training.flow import Flow, gradient_flow
 
 
 def measure(point: Point, rank: int) -> list[int]:

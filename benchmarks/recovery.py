@@ -15,10 +15,10 @@ from benchmarks.memory import largest_so_far
 from benchmarks.rows import Row, compared
 from benchmarks.soft_impute import soft_impute
 from dmfkit.factorizations.starts import AnyStart, CompressedStart, OrthogonalStart
-from dmfkit.flow import Flow, gradient_flow
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.sampled_products import entries
 from dmfkit.problems.sparse_completion import SparseCompletion
+from dmfkit.training.flow import Flow, gradient_flow
 
 DEPTH, LAYER_SCALE, DISCREPANT_RATE = 3, 1e-3, 0.01
 # Of the mean square of the entries: where our flows end.

@@ -17,7 +17,7 @@ from benchmarks.rows import Row, compared
 from benchmarks.steps import REFERENCE
 from dmfkit import CompletionTask, Descent, Flow, Start, gradient_descent, gradient_flow
 from dmfkit.progress import Progress
-from dmfkit.result import Status
+from dmfkit.training.result import Status
 
 STOP, RATE = 1e-6, 1e-3
 

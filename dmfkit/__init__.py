@@ -5,7 +5,6 @@ The book's chapters use what is listed here; everything else is machinery.
 
 from dmfkit.claims import Difference, Erratum, claim, not_testable
 from dmfkit.clusters import cluster
-from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
 from dmfkit.factorizations.compression import (
     InvariantFrames,
@@ -20,9 +19,6 @@ from dmfkit.factorizations.compression import (
 from dmfkit.factorizations.factorization import Factorization, full_widths, gaussian_std
 from dmfkit.factorizations.initialisation import initialise
 from dmfkit.factorizations.starts import CompressedStart, OrthogonalStart, Start
-from dmfkit.flow import Flow, gradient_flow, largest_stable_lr
-from dmfkit.frame_geometry import FrameGeometry, principal_sines
-from dmfkit.frame_record import FrameCoordinates
 from dmfkit.handed_over import hand_over
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.spectra import effective_rank, nuclear_norm, relative_error, schatten, schatten_norm, singular_values
@@ -53,23 +49,28 @@ from dmfkit.problems.tasks import (
     SensingTask,
     SparseCompletionTask,
 )
-from dmfkit.record import (
+from dmfkit.store import Store, open_store
+from dmfkit.sweeps import sweep
+from dmfkit.timings import step_timings
+from dmfkit.training.descent import Descent, gradient_descent
+from dmfkit.training.flow import Flow, gradient_flow, largest_stable_lr
+from dmfkit.training.recorders import (
     GROUPS,
     Alignment,
     AlignmentGroups,
     EffectiveRank,
     Factors,
+    FrameCoordinates,
+    FrameGeometry,
     HeldOutError,
     Loss,
     RelativeError,
     SingularValues,
     TargetCoordinates,
     UnobservedError,
+    principal_sines,
 )
-from dmfkit.result import Result, Status
-from dmfkit.store import Store, open_store
-from dmfkit.sweeps import sweep
-from dmfkit.timings import step_timings
+from dmfkit.training.result import Result, Status
 
 __all__ = [
     "GROUPS",

@@ -25,8 +25,8 @@ from dmfkit.problems.losses import MatrixCompletion, Problem
 from dmfkit.problems.tasks import CompletionTask, SensingTask, field_names, key_values, with_fields
 from dmfkit.progress import Progress
 from dmfkit.provenance import device_name, run_provenance
-from dmfkit.result import Status
 from dmfkit.store import Store, find_or_compute, read_part, specification_key, write
+from dmfkit.training.result import Status
 
 Solver = Literal["douglas-rachford", "SCS", "CLARABEL"]
 

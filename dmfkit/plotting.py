@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from dmfkit.result import Status
+from dmfkit.training.result import Status
 
 WIDTH = 5.6  # inches: on a phone, labels of 12 points stay readable at this width
 MARKERS = ("o", "s", "^", "D")

@@ -9,12 +9,7 @@ from typing import Any
 import torch
 import xarray as xr
 
-from dmfkit import record
-from dmfkit.descent import Descent
 from dmfkit.factorizations import starts
-from dmfkit.flow import Flow
-from dmfkit.frame_geometry import FrameGeometry
-from dmfkit.frame_record import FrameCoordinates
 from dmfkit.nuclear_norm.operators import observations
 from dmfkit.nuclear_norm.splitting import Bounds, bounds
 from dmfkit.nuclear_norms import NuclearNorm, NuclearNormGrid
@@ -22,6 +17,10 @@ from dmfkit.problems import tasks
 from dmfkit.problems.tasks import FileTask, SparseCompletionTask
 from dmfkit.sweeps import Sweep, sweep
 from dmfkit.theory.speeds import SingularValueSpeeds
+from dmfkit.training import recorders as record
+from dmfkit.training.descent import Descent
+from dmfkit.training.flow import Flow
+from dmfkit.training.recorders import FrameCoordinates, FrameGeometry
 from dmfkit.work_precision import Contest
 
 _KINDS: dict[str, Any] = {

@@ -20,22 +20,22 @@ import numpy as np
 import torch
 import xarray as xr
 
-from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
 from dmfkit.executors import Executor
 from dmfkit.factorizations.factorization import Factorization
 from dmfkit.factorizations.starts import AnyStart
-from dmfkit.flow import Flow, gradient_flow
 from dmfkit.grids import LatestProblem, check_grid, choose_device, grid_points
 from dmfkit.linalg import spectra
 from dmfkit.problems.losses import Problem
 from dmfkit.problems.tasks import Task, field_names, key_values, with_fields
 from dmfkit.progress import Progress
 from dmfkit.provenance import device_name, run_provenance
-from dmfkit.record import Recorder
-from dmfkit.result import Result
-from dmfkit.sparse_snapshot import snapshot_of
 from dmfkit.store import Store, find_or_compute, read_part, specification_key, write
+from dmfkit.training.descent import Descent, gradient_descent
+from dmfkit.training.flow import Flow, gradient_flow
+from dmfkit.training.recorders import Recorder
+from dmfkit.training.result import Result
+from dmfkit.training.snapshot import snapshot_of
 
 # Runs in one batch. Larger batches gain nothing on two cores at d = 100 and would be lost whole by an interruption.
 RUNS_PER_BATCH = 12

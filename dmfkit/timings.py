@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import xarray as xr
 
-from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
 from dmfkit.factorizations.starts import AnyStart, Beginning
 from dmfkit.grids import choose_device
@@ -21,6 +20,7 @@ from dmfkit.problems.tasks import Task, key_values
 from dmfkit.provenance import device_name, run_provenance
 from dmfkit.steady import step_seconds, wait
 from dmfkit.store import Store, find_or_compute, specification_key
+from dmfkit.training.descent import Descent, gradient_descent
 
 # A repeat takes about so long: chapters time many ways, and a median of repeats is what counts.
 REPEAT_SECONDS = 0.1

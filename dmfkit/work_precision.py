@@ -13,17 +13,17 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import SolverError
 from dmfkit.factorizations.factorization import Factorization
 from dmfkit.factorizations.starts import Start
-from dmfkit.flow import Flow, gradient_flow
 from dmfkit.ode_solvers import SOLVERS, CountedField, has_torchdiffeq
 from dmfkit.problems.losses import Problem
 from dmfkit.problems.tasks import Task, key_values
 from dmfkit.progress import Progress
 from dmfkit.provenance import device_name, run_provenance
 from dmfkit.store import Store, find_or_compute, specification_key
+from dmfkit.training.descent import Descent, gradient_descent
+from dmfkit.training.flow import Flow, gradient_flow
 
 CHEBYSHEV, DESCENT = "Runge-Kutta-Chebyshev", "gradient descent"
 # LSODA makes dense n x n Jacobians by n evaluations each, and factorizes them: beyond this n it is left out.

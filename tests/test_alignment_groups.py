@@ -6,7 +6,7 @@ import torch
 
 from dmfkit.factorizations.factorization import Factorization
 from dmfkit.problems.losses import FullObservation
-from dmfkit.record import GROUPS, Alignment, AlignmentGroups, Snapshot
+from dmfkit.training.recorders import GROUPS, Alignment, AlignmentGroups, Snapshot
 
 
 def snapshot(shape=(5, 7)):

@@ -15,7 +15,6 @@ from dmfkit import (
     invariant_frames,
     truncated_gaussian,
 )
-from dmfkit.record import Factors
 from dmfkit.theory import (
     block_structure,
     carried_frames,
@@ -26,6 +25,7 @@ from dmfkit.theory import (
     minimum_sharpness,
     step_size_map,
 )
+from dmfkit.training.recorders import Factors
 
 
 def made(d=14, rank=2, scales=(0.5, 1.3, 0.9), seed=3):

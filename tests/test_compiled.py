@@ -21,13 +21,11 @@ from dmfkit import (
     InputError,
     Loss,
     Status,
-    descent_batch,
     full_widths,
     gradient_descent,
     gradient_flow,
     initialise,
 )
-from dmfkit.descent_batch import LONGEST, SHORTEST, Batch, Rule
 from dmfkit.gradients import choice as evaluators
 from dmfkit.gradients import compiled_loops as loops
 from dmfkit.gradients.choice import Way
@@ -35,6 +33,8 @@ from dmfkit.gradients.compiled import CompiledEvaluator
 from dmfkit.gradients.threads import cores
 from dmfkit.linalg import compiled
 from dmfkit.linalg import compiled_loops as entries
+from dmfkit.training import descent_batch
+from dmfkit.training.descent_batch import LONGEST, SHORTEST, Batch, Rule
 
 TASKS = {
     "completion": CompletionTask(d=12, rank=2, n_observed=90, target_norm=12.0),

@@ -26,7 +26,7 @@ from dmfkit import (
     sweep,
 )
 from dmfkit.gradients import flop_counts as count
-from dmfkit.record import Snapshot
+from dmfkit.training.recorders import Snapshot
 
 seeds = st.integers(min_value=0, max_value=10**6)
 

@@ -23,12 +23,12 @@ from dmfkit import (
     gradient_flow,
     initialise,
 )
-from dmfkit.descent import BACK
-from dmfkit.flow import largest_stable_lr
 from dmfkit.gradients.tensors import Evaluator
 from dmfkit.gradients.threads import cores
 from dmfkit.linalg.backend import BY_NUMPY, BY_TORCH, ONE_THREAD, sum_of_squares
-from dmfkit.result import joined
+from dmfkit.training.descent import BACK
+from dmfkit.training.flow import largest_stable_lr
+from dmfkit.training.result import joined
 
 TASK = CompletionTask(d=60, rank=2, n_observed=900)
 WIDTHS = full_widths(TASK.shape, 3)

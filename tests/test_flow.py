@@ -26,8 +26,8 @@ from dmfkit import (
     matrix_completion,
     random_low_rank,
 )
-from dmfkit.chebyshev import DAMPING, chebyshev_step, coefficients, stages_for
 from dmfkit.gradients.tensors import Evaluator
+from dmfkit.training.chebyshev import DAMPING, chebyshev_step, coefficients, stages_for
 
 
 def reference(problem, start, horizon):

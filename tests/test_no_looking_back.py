@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from dmfkit import CompletionTask, FullObservationTask, SensingTask, initialise
-from dmfkit.chebyshev import chebyshev_step
-from dmfkit.descent_batch import Batch, Rule
 from dmfkit.gradients.choice import evaluator_for
 from dmfkit.gradients.threads import cores
+from dmfkit.training.chebyshev import chebyshev_step
+from dmfkit.training.descent_batch import Batch, Rule
 
 NOWHERE = torch.device("meta")
 TASKS = {

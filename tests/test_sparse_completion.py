@@ -37,8 +37,8 @@ from dmfkit.problems import sparse_completion
 from dmfkit.problems.sparse_completion import SparseCompletion, distinct
 from dmfkit.problems.tasks import SparseCompletionTask
 from dmfkit.recheck import plan_of, recompute_point
-from dmfkit.record import HeldOutError
-from dmfkit.sparse_snapshot import snapshot_of
+from dmfkit.training.recorders import HeldOutError
+from dmfkit.training.snapshot import snapshot_of
 
 TASK = SparseCompletionTask(d=40, rank=2, n_observed=300, n_held_out=50, data_seed=1)
 

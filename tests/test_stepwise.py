@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import dmfkit as dm
-from dmfkit.stepwise import moments
+from dmfkit.training.stepping import moments
 
 TASK = dm.CompletionTask(d=12, rank=2, n_observed=90)
 

@@ -12,12 +12,12 @@ import torch
 from dmfkit import CompletionTask, Flow, InputError, Start, Store, gradient_flow, initialise, matrix_completion
 from dmfkit import random_low_rank as low_rank
 from dmfkit import work_precision as module
-from dmfkit.chebyshev import STAGE_FACTOR
 from dmfkit.errors import SolverError
-from dmfkit.flow_steps import flow_steps
 from dmfkit.ode_solvers import SOLVERS, CountedField, dopri5, has_torchdiffeq
 from dmfkit.recheck import contest_of
 from dmfkit.store import read
+from dmfkit.training.chebyshev import STAGE_FACTOR
+from dmfkit.training.flow_steps import flow_steps
 from dmfkit.work_precision import CHEBYSHEV, DESCENT, Contest, horizon_of, reference_end, runner, work_precision
 
 RESULTS = sorted((Path(__file__).parents[1] / "notebooks" / "results").glob("flow-work-*.nc"))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dmfkit.errors import InputError
 from dmfkit.explorables.explorable import Explorable
 from dmfkit.linalg import spectra
-from dmfkit.result import Status
+from dmfkit.training.result import Status
 
 LEADING = 40
 """How many singular values of a run the page gets, if that is more than the rank; of the others it gets the sum."""

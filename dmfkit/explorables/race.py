@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from dmfkit.descent_batch import BLOW_UP
 from dmfkit.errors import InputError
 from dmfkit.explorables.explorable import Explorable
 from dmfkit.factorizations.factorization import full_widths
 from dmfkit.factorizations.initialisation import initialise
 from dmfkit.problems.losses import entry_order
 from dmfkit.problems.tasks import CompletionTask
+from dmfkit.training.descent_batch import BLOW_UP
 
 _SHARES = np.arange(0.2, 0.91, 0.05)
 _LRS = (2.5e-4, 5e-4, 1e-3, 2e-3, 3e-3, 4e-3, 6e-3, 8e-3, 0.012, 0.016, 0.024, 0.032, 0.048, 0.064, 0.096)

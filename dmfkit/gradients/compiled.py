@@ -115,7 +115,7 @@ class CompiledEvaluator:
         ----------
         y, f : Tensor of shape (runs, n_parameters)
         weights, stages : ndarray
-            As from `dmfkit.chebyshev.stage_weights`.
+            As from `dmfkit.training.chebyshev.stage_weights`.
         y_new, f_new : Tensor of shape (runs, n_parameters)
             Written.
 

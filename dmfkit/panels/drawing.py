@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from dmfkit.linalg import spectra
 from dmfkit.plotting import WIDTH
 from dmfkit.problems.losses import Problem
-from dmfkit.stepwise import Moment
+from dmfkit.training.stepping import Moment
 
 SHOWN_VALUES = 12
 

@@ -13,17 +13,17 @@ import ipywidgets as widgets
 import numpy as np
 from IPython.display import Image, display
 
-from dmfkit.descent import Descent
 from dmfkit.errors import InputError
 from dmfkit.factorizations.starts import AnyStart
-from dmfkit.flow import Flow
 from dmfkit.grids import check_grid, choose_device
 from dmfkit.linalg import spectra
 from dmfkit.panels.drawing import SHOWN_VALUES, Trace, draw
 from dmfkit.panels.live import has_live_front_end
 from dmfkit.problems.tasks import Task, field_names, with_fields
-from dmfkit.result import Status
-from dmfkit.stepwise import Moment, moments
+from dmfkit.training.descent import Descent
+from dmfkit.training.flow import Flow
+from dmfkit.training.result import Status
+from dmfkit.training.stepping import Moment, moments
 
 # The picture is drawn anew so often, in seconds: more would take time from the training.
 PICTURE_EVERY = 0.5

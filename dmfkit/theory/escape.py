@@ -19,9 +19,9 @@ from torch import Tensor
 from dmfkit.errors import InputError
 from dmfkit.factorizations.factorization import Factorization
 from dmfkit.factorizations.starts import Beginning
-from dmfkit.flow import Flow, gradient_flow
 from dmfkit.linalg.spectra import leading_singular_vectors
 from dmfkit.problems.losses import MatrixCompletion, full_observation
+from dmfkit.training.flow import Flow, gradient_flow
 
 # Where ``||W_2||`` is this many times its initial value, the rest of the way to infinity takes no time worth counting.
 BLOW_UP = 1e6

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dmfkit.linalg.svd_paths import SignedSVD
-from dmfkit.record import Snapshot
 from dmfkit.theory.end_to_end import product_velocity
 from dmfkit.theory.singular_values import singular_value_velocity
+from dmfkit.training.recorders import Snapshot
 
 
 @dataclass(frozen=True)

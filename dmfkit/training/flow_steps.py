@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dmfkit.chebyshev import stages_for
 from dmfkit.errors import InputError
 from dmfkit.factorizations.factorization import Factorization
-from dmfkit.flow import RADIUS_MARGIN, Flow, Integration
 from dmfkit.problems.losses import Problem
+from dmfkit.training.chebyshev import stages_for
+from dmfkit.training.flow import RADIUS_MARGIN, Flow, Integration
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,14 +10,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from dmfkit.descent_batch import Batch, Rule, StepRule
 from dmfkit.errors import InputError
 from dmfkit.factorizations.factorization import Factorization
-from dmfkit.flow import check_factor_rates, largest_stable_lr
 from dmfkit.gradients.threads import cores
 from dmfkit.problems.losses import Normalisation, Problem, check_stop
-from dmfkit.record import Log, Recorder
-from dmfkit.result import Result, Status, allocate
+from dmfkit.training.descent_batch import Batch, Rule, StepRule
+from dmfkit.training.flow import check_factor_rates, largest_stable_lr
+from dmfkit.training.recorders import Log, Recorder
+from dmfkit.training.result import Result, Status, allocate
 
 # Where a run diverged, the largest stable learning rate is measured from a state this many steps back, or fewer.
 BACK = 50

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmfkit.chebyshev import STAGE_FACTOR, chebyshev_step, stage_weights, stages_for
 from dmfkit.errors import InputError
 from dmfkit.factorizations.factorization import Factorization, split_factors
 from dmfkit.gradients.choice import evaluator_for
@@ -25,8 +24,9 @@ from dmfkit.gradients.compiled import CompiledEvaluator
 from dmfkit.gradients.threads import cores
 from dmfkit.linalg.backend import Spread, quiet_overflow, serially
 from dmfkit.problems.losses import Normalisation, Problem, check_stop
-from dmfkit.record import Log, Recorder
-from dmfkit.result import Result, Status, allocate, joined
+from dmfkit.training.chebyshev import STAGE_FACTOR, chebyshev_step, stage_weights, stages_for
+from dmfkit.training.recorders import Log, Recorder
+from dmfkit.training.result import Result, Status, allocate, joined
 
 MAX_STAGES = 400
 # Accepted steps after which the spectral radius is estimated anew (a rejected step asks for it at once).

@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from dmfkit.descent import Descent, gradient_descent
-from dmfkit.descent_batch import BLOCK, BLOW_UP
 from dmfkit.errors import InputError
 from dmfkit.factorizations.factorization import Factorization
-from dmfkit.flow import Flow, Integration
 from dmfkit.problems.losses import Problem
-from dmfkit.result import Result, Status
+from dmfkit.training.descent import Descent, gradient_descent
+from dmfkit.training.descent_batch import BLOCK, BLOW_UP
+from dmfkit.training.flow import Flow, Integration
+from dmfkit.training.result import Result, Status
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,10 @@
 
 A recorder is a frozen dataclass, so that it can stand in the key of a stored result. Called with a `Snapshot`, it
 returns named tensors whose first dimension is the run; `dims` names the others.
+
+A recorder of the outer frames of a compressed factorization: how well they hold the target, and their shape.
+
+A recorder that looks at any run through the invariant frames of one orthogonal start.
 """
 
 from __future__ import annotations
@@ -14,11 +18,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dmfkit.factorizations.compression import InvariantFrames, invariant_frames
 from dmfkit.factorizations.factorization import Factorization
+from dmfkit.factorizations.starts import OrthogonalStart
 from dmfkit.linalg import spectra
-from dmfkit.problems.losses import MatrixCompletion, Problem
-from dmfkit.snapshot import Snapshot
-from dmfkit.sparse_snapshot import snapshot_of
+from dmfkit.linalg.spectra import leading_singular_vectors
+from dmfkit.problems.losses import MatrixCompletion, Problem, full_observation
+from dmfkit.training.snapshot import Snapshot, snapshot_of
 
 # The groups of `AlignmentGroups`: on the diagonal, then off it.
 GROUPS = (
@@ -251,3 +257,110 @@ class Log:
                 if name not in self.data:
                     self.data[name] = value.new_full((*self._shape, *value.shape[1:]), torch.nan)
                 self.data[name][runs, moment] = value
+
+
+def principal_sines(subspace: Tensor, within: Tensor) -> Tensor:
+    """Sines of the principal angles between two column spaces, ``(..., k)``, descending.
+
+    From ``(I - P) B``, not from cosines: small angles keep their digits.
+
+    Parameters
+    ----------
+    subspace : Tensor of shape (..., d, k)
+        Spans the smaller space.
+    within : Tensor of shape (..., d, m)
+        Spans the other one, ``m >= k``.
+    """
+    basis, other = torch.linalg.qr(subspace)[0], torch.linalg.qr(within)[0]
+    return torch.linalg.svdvals(basis - other @ (other.mT @ basis)).clamp(max=1.0)
+
+
+@dataclass(frozen=True)
+class FrameGeometry:
+    """The first and last factor of a compressed factorization, Eq (8) of Yaras et al. (2023), as frames.
+
+    ``missed`` is ``||Phi - P_U Phi P_V||_F^2 / ||Phi||_F^2`` with the orthogonal projections on their column spaces: no
+    product with these frames has a smaller relative error. ``angle`` is the largest principal angle, in radians, from
+    the target's row and column spaces to theirs, and ``departure`` the largest of ``||U^T U - I||_2, ||V^T V - I||_2``.
+
+    Attributes
+    ----------
+    rank : int
+        Rank of the target.
+    """
+
+    rank: int
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        return {"missed": (), "angle": (), "departure": ()}
+
+    def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        truth = snapshot.problem.ground_truth
+        if truth is None:
+            raise ValueError("FrameGeometry needs a problem whose ground truth is known")
+        columns, _, rows = target_vectors(snapshot.problem, self.rank)
+        frames = (snapshot.factorization.factors[-1], snapshot.factorization.factors[0].mT)
+        eye = torch.eye(frames[0].shape[-1], dtype=truth.dtype, device=truth.device)
+        departure = [torch.linalg.matrix_norm(frame.mT @ frame - eye, 2) for frame in frames]
+        bases = (columns.expand(len(frames[0]), -1, -1), rows.expand(len(frames[1]), -1, -1))
+        sines = [principal_sines(base, frame)[:, 0] for base, frame in zip(bases, frames, strict=True)]
+        left, right = (torch.linalg.qr(frame)[0] for frame in frames)
+        rest = truth - left @ (left.mT @ truth @ right) @ right.mT
+        return {
+            "missed": rest.square().sum(dim=(-2, -1)) / truth.square().sum(),
+            "angle": torch.maximum(*sines).asin(),
+            "departure": torch.maximum(*departure),
+        }
+
+
+@lru_cache(maxsize=2)
+def target_vectors(problem: Problem, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Leading left singular vectors, values and right vectors of the ground truth, computed once a run."""
+    if problem.ground_truth is None:
+        raise ValueError("this problem's ground truth is not known")
+    return leading_singular_vectors(problem.ground_truth, rank)
+
+
+@dataclass(frozen=True)
+class FrameCoordinates:
+    """The product matrix in the outer frames of Theorem 1 of Yaras et al. (2023), and what lies outside of them.
+
+    ``coordinate`` is ``U_{L,1}^T W V_{1,1}``, ``outside`` the Frobenius norm of ``W - U U^T W V V^T``. The frames are
+    those of an orthogonal start at full width and of the ground truth, so that the run at full width and the
+    compressed one, recorded with equal fields, have comparable coordinates: the squared distance of two matrices, the
+    second of which lies inside, is that of their coordinates plus the first one's ``outside`` squared.
+
+    Attributes
+    ----------
+    rank_bound : int
+        ``r_hat``.
+    depth, layer_scale, seed
+        Of the `OrthogonalStart`.
+    """
+
+    rank_bound: int
+    depth: int
+    layer_scale: float | tuple[float, ...]
+    seed: int
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        return {"coordinate": ("row", "column"), "outside": ()}
+
+    def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        if snapshot.problem.ground_truth is None:
+            raise ValueError("FrameCoordinates needs a problem whose ground truth is known")
+        frames = _frames(self, snapshot.problem)
+        left, right = frames.left[0], frames.right[0]
+        coordinates = left.mT @ snapshot.end_to_end @ right
+        rest = snapshot.end_to_end - left @ coordinates @ right.mT
+        return {"coordinate": coordinates, "outside": torch.linalg.matrix_norm(rest)}
+
+
+@lru_cache(maxsize=2)
+def _frames(recorder: FrameCoordinates, problem: Problem) -> InvariantFrames:
+    # A problem is hashed by the identity of its tensors: the frames are made once a run.
+    truth = full_observation(problem.ground_truth)  # type: ignore[arg-type]
+    start = OrthogonalStart(recorder.depth, recorder.layer_scale, recorder.seed).full(truth)
+    return invariant_frames(start, truth.values, recorder.rank_bound)

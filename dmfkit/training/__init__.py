@@ -1,0 +1,1 @@
+"""Training: gradient descent and gradient flow of batches of runs, and what is recorded on the way."""
