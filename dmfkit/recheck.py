@@ -16,7 +16,7 @@ from dmfkit.nuclear_norms import NuclearNorm, NuclearNormGrid
 from dmfkit.problems import tasks
 from dmfkit.problems.tasks import FileTask, SparseCompletionTask
 from dmfkit.sweeps import Sweep, sweep
-from dmfkit.theory.speeds import SingularValueSpeeds
+from dmfkit.theory.singular_values import SingularValueSpeeds
 from dmfkit.training import recorders as record
 from dmfkit.training.descent import Descent
 from dmfkit.training.flow import Flow

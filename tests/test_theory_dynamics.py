@@ -14,7 +14,7 @@ from scipy.integrate import solve_ivp
 
 from dmfkit import Descent, Factorization, InputError, gradient_descent, initialise, matrix_completion, theory
 from dmfkit.linalg.svd_paths import SignedSVD, find_crossings, sorted_svd, svd_differences, track_around, track_svd
-from dmfkit.theory.flow_path import factor_velocities
+from dmfkit.theory.small_flows import factor_velocities
 
 STEP = 1e-5
 shapes = st.tuples(st.integers(2, 5), st.integers(2, 5))

@@ -1,20 +1,41 @@
 """The papers' theory as functions: right-hand sides, closed forms and certificates."""
 
-from dmfkit.theory.barrier import barrier_slope, barrier_value, minimise_barrier, unseen_directions
-from dmfkit.theory.blocks import BlockStructure, block_structure, carried_frames, inert_space, lemma_residuals
-from dmfkit.theory.coefficients import (
-    depth_weights,
-    inverse_square_differences,
-    off_diagonal,
-    rotation_rates,
-    square_differences,
+from dmfkit.theory.commuting import (
+    CommutingProblem,
+    DiagonalOptimum,
+    Endpoint,
+    PreciseEndpoint,
+    flow_endpoint,
+    perturbed_limit,
+    precise_endpoint,
+    random_commuting,
+    schatten_counterexample,
 )
-from dmfkit.theory.commuting import CommutingProblem, Endpoint, flow_endpoint, random_commuting
-from dmfkit.theory.compression_checks import compression_check
-from dmfkit.theory.counterexample import perturbed_limit, schatten_counterexample
-from dmfkit.theory.duality import Certificate, TraceSolution, adjoint, certify, least_slack, measure, minimum_trace
-from dmfkit.theory.end_to_end import balanced_factorization, end_to_end_velocity, field_asymmetry, product_velocity
-from dmfkit.theory.escape import (
+from dmfkit.theory.compression_error import compression_check
+from dmfkit.theory.duality import (
+    Certificate,
+    TraceSolution,
+    adjoint,
+    barrier_slope,
+    barrier_value,
+    certify,
+    least_slack,
+    measure,
+    minimise_barrier,
+    minimum_trace,
+    unseen_directions,
+)
+from dmfkit.theory.end_to_end import (
+    SmoothPath,
+    balanced_factorization,
+    crossing_pair,
+    end_to_end_velocity,
+    field_asymmetry,
+    product_velocity,
+    singular_passage,
+    spread_matrix,
+)
+from dmfkit.theory.escape_times import (
     averaged,
     averaged_flow_time,
     escape_bounds,
@@ -22,30 +43,25 @@ from dmfkit.theory.escape import (
     escape_time,
     width_factor,
 )
-from dmfkit.theory.flow_path import FlowPath, Witness, accurate_flow, flow_toward
-from dmfkit.theory.integrate import (
-    FactorPath,
-    factor_velocity,
-    identity_factors,
-    integrate_eigenvalues,
-    integrate_factors,
-    naive_path,
-    product,
-    settling_time,
-)
-from dmfkit.theory.invariant import (
+from dmfkit.theory.invariant_subspaces import (
+    BlockStructure,
+    block_structure,
     bounded_lr,
+    carried_frames,
     compression_bound,
     compression_gap,
     equal_scale_decay,
+    flattest_sharpness,
+    inert_space,
     largest_factor,
+    lemma_residuals,
     middle_scales,
+    minimum_sharpness,
     monotone_lr,
     others_squared,
     step_size_map,
     unequal_scale_limits,
 )
-from dmfkit.theory.linear import DiagonalOptimum
 from dmfkit.theory.one_measurement import (
     conserved,
     diverges_at,
@@ -54,34 +70,51 @@ from dmfkit.theory.one_measurement import (
     saturation_level,
     singular_value_speed,
 )
-from dmfkit.theory.one_measurement_flow import (
-    MatrixFlow,
-    Measurement,
-    aligned_factors,
-    matrix_flow,
-    singular_value_flow,
+from dmfkit.theory.singular_values import (
+    SingularValueSpeeds,
+    blow_up_integral,
+    blow_up_time,
+    depth_factor,
+    scalar_solution,
+    singular_value_velocity,
 )
-from dmfkit.theory.precise import PreciseEndpoint, precise_endpoint
-from dmfkit.theory.samples import SmoothPath, crossing_pair, singular_passage, spread_matrix
-from dmfkit.theory.scalar import blow_up_integral, blow_up_time, scalar_solution
-from dmfkit.theory.sharpness import flattest_sharpness, minimum_sharpness
-from dmfkit.theory.singular_values import depth_factor, singular_value_velocity
 from dmfkit.theory.singular_vectors import (
-    left_velocity,
-    left_velocity_as_printed,
-    mixing,
-    right_velocity,
-    right_velocity_as_printed,
-    vectors_from_velocity,
-)
-from dmfkit.theory.speeds import SingularValueSpeeds
-from dmfkit.theory.stationarity import (
     alignment_constant,
     complement_constant,
+    depth_weights,
+    inverse_square_differences,
+    left_velocity,
+    left_velocity_as_printed,
     misalignment,
+    mixing,
     movement,
     movement_map,
+    off_diagonal,
+    right_velocity,
+    right_velocity_as_printed,
+    rotation_rates,
+    square_differences,
     unaligned_part,
+    vectors_from_velocity,
+)
+from dmfkit.theory.small_flows import (
+    FactorPath,
+    FlowPath,
+    MatrixFlow,
+    Measurement,
+    Witness,
+    accurate_flow,
+    aligned_factors,
+    factor_velocity,
+    flow_toward,
+    identity_factors,
+    integrate_eigenvalues,
+    integrate_factors,
+    matrix_flow,
+    naive_path,
+    product,
+    settling_time,
+    singular_value_flow,
 )
 from dmfkit.theory.symmetric import SymmetricEnd, pair_completion, symmetric_completion, symmetric_flow
 

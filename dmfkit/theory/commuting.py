@@ -3,6 +3,12 @@
 In a common eigenbasis such a problem is about d numbers w, the eigenvalues of the product W (Arora et al., 2019,
 Appendix B.1). The flow from W_j(0) = alpha I never leaves that basis, and its endpoint is the w that fits the data and
 has the form of Equation (16). That is one equation for each measurement, the gradient of a convex function.
+
+Proposition 1 of Arora et al. (2019): where the flow's limit is no local minimiser of a Schatten quasi-norm.
+
+The least trace when everything is diagonal: a linear program, with a dual solution that proves it.
+
+The flow's endpoint with as many digits as asked for, to tell what double precision does to it.
 """
 
 from __future__ import annotations
@@ -10,14 +16,89 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import mpmath as mp
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linprog
 from scipy.stats import ortho_group
 
 from dmfkit.errors import InputError, SolverError
-from dmfkit.theory.linear import DiagonalOptimum
 
 Array = NDArray[np.float64]
+
+# Relative to the largest: what the simplex method leaves in place of zero.
+_ZERO = 1e-9
+# Where the slack can grow without limit, enough of it.
+_MARGIN = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class DiagonalOptimum:
+    """Minimise sum(w) over w >= 0 with a w = y, and maximise nu^T y over a^T nu <= 1.
+
+    Attributes
+    ----------
+    eigenvalues : ndarray, shape (d,)
+        An optimal w, with exact zeros.
+    multipliers : ndarray, shape (m,)
+        An optimal nu.
+    slack : ndarray, shape (d,)
+        1 - a^T nu >= 0, exactly zero where w is not and, if the solution w is unique, positive elsewhere.
+    value, dual_value : float
+        sum(w) and nu^T y; equal up to rounding, which proves both optimal.
+    """
+
+    eigenvalues: Array
+    multipliers: Array
+    slack: Array
+    value: float
+    dual_value: float
+
+    @classmethod
+    def of(cls, diagonals: Array, labels: Array) -> DiagonalOptimum:
+        """Solve both programs for ``diagonals`` (m, d) and ``labels`` (m,).
+
+        Raises
+        ------
+        SolverError
+            If the solver does not end with an optimal pair, for example because no w >= 0 fits.
+        """
+        m, d = diagonals.shape
+        primal = linprog(np.ones(d), A_eq=diagonals, b_eq=labels, bounds=(0, None), method="highs-ds")
+        if primal.status != 0:
+            raise SolverError(f"The least trace could not be found: {primal.message}")
+        used = primal.x > _ZERO * max(primal.x.max(), _ZERO)
+        # Among the dual solutions one whose slack is as far from zero as it can be, so that no digits are lost in it.
+        margin = np.append(np.zeros(m), -1.0)
+        rows = np.hstack([diagonals.T, np.ones((d, 1))])
+        dual = linprog(
+            margin,
+            A_ub=rows[~used],
+            b_ub=np.ones((~used).sum()),
+            A_eq=np.hstack([diagonals.T, np.zeros((d, 1))])[used],
+            b_eq=np.ones(used.sum()),
+            bounds=[(None, None)] * m + [(None, _MARGIN)],
+            method="highs-ds",
+        )
+        if dual.status != 0:
+            raise SolverError(f"The dual of the least trace could not be found: {dual.message}")
+        # Solved again on the support alone, both are exact up to rounding.
+        eigenvalues = np.zeros(d)
+        eigenvalues[used] = np.linalg.lstsq(diagonals[:, used], labels, rcond=None)[0]
+        nu = dual.x[:m]
+        nu = nu - np.linalg.lstsq(diagonals[:, used].T, diagonals[:, used].T @ nu - 1, rcond=None)[0]
+        slack = np.where(used, 0.0, 1 - diagonals.T @ nu)
+        slack = np.where(slack < _ZERO, 0.0, slack)
+        return cls(eigenvalues, nu, slack, float(eigenvalues.sum()), float(nu @ labels))
+
+    def gap(self, eigenvalues: Array) -> float:
+        """How far the trace of a feasible w lies above the least one.
+
+        Since a w = y, sum(w) - nu^T y = slack^T w; this sum of non-negative terms keeps its digits where the difference
+        of two traces has none left.
+        """
+        return float(self.slack @ eigenvalues)
+
 
 # Errors of the labels that count as rounding, relative to the terms that they are sums of.
 _ROUNDING = 1e-14
@@ -268,3 +349,106 @@ def _endpoint(
             slack = (x - x.min()) / largest
     residual = float(np.abs(problem.diagonals @ w - problem.labels).max())
     return Endpoint(depth, alpha, w, multipliers, slack, residual, steps)
+
+
+def schatten_counterexample(d: int) -> CommutingProblem:
+    """The measurements of Equation (24): W_11 = W_22, and W_11 = W_kk + 1 for k = 3, ..., d.
+
+    Raises
+    ------
+    InputError
+        For d below 3.
+    """
+    if d < 3:
+        raise InputError(f"d = {d} is not allowed: Proposition 1 needs d >= 3.")
+    diagonals = -np.eye(d)[1:]
+    diagonals[:, 0] = 1.0
+    return CommutingProblem(np.eye(d), diagonals, np.append([1.0, 1.0], np.zeros(d - 2)))
+
+
+def perturbed_limit(d: int, epsilon: float) -> Array:
+    """The limit diag(1, 1, 0, ..., 0) with epsilon added off its diagonal, in the first two rows and columns."""
+    matrix = np.diag(np.append([1.0, 1.0], np.zeros(d - 2)))
+    matrix[0, 1] = matrix[1, 0] = epsilon
+    return matrix
+
+
+@dataclass(frozen=True)
+class PreciseEndpoint:
+    """Trace and gaps of an endpoint, rounded to double precision at the very end.
+
+    Attributes
+    ----------
+    trace : float
+    gap : float
+        Trace minus the least trace, subtracted with all digits.
+    dual_gap : float
+        <I - A^dagger(nu), W>.
+    """
+
+    trace: float
+    gap: float
+    dual_gap: float
+
+
+def precise_endpoint(
+    problem: CommutingProblem, optimum: DiagonalOptimum, depth: int, alpha: float, digits: int = 60
+) -> PreciseEndpoint:
+    """Solve for the endpoint in the paper's own variable, nu, with `digits` decimal digits.
+
+    Newton's method starts from nu = 0, where W = alpha^N I, and uses no optimum; `optimum` only says which eigenvalues
+    of the best diagonal matrix are not zero, and that matrix is then computed with all digits.
+
+    Raises
+    ------
+    SolverError
+        If Newton's method does not end.
+    """
+    with mp.workdps(digits):
+        a = mp.matrix(problem.diagonals.tolist())
+        labels = a * mp.matrix(problem.target.tolist())
+        scale = mp.mpf(alpha)
+        nu = mp.zeros(a.rows, 1)
+        for _ in range(4000):
+            w, curvature, slack = _precise_branch(a, nu, depth, scale)
+            gradient = a * w - labels
+            step = mp.lu_solve(a * mp.diag(curvature) * a.T, gradient)
+            decrement = (step.T * gradient)[0]
+            if decrement < mp.mpf(10) ** (-digits):
+                break
+            size = mp.mpf(1)
+            # The domain's edge is never crossed; inside, the slope along the step must not overshoot.
+            while True:
+                trial = nu - size * step
+                after, _, inside = _precise_branch(a, trial, depth, scale)
+                if inside and -(step.T * (a * after - labels))[0] <= decrement / 2:
+                    break
+                size /= 2
+            nu = nu - size * step
+        else:
+            raise SolverError(f"Newton's method with {digits} digits did not end for depth {depth}, alpha = {alpha:g}.")
+        best = _optimal_trace(a, labels, np.flatnonzero(optimum.eigenvalues).tolist())
+        trace = mp.fsum(w)
+        dual_gap = mp.fsum(s * v for s, v in zip(slack, w, strict=True))
+        return PreciseEndpoint(float(trace), float(trace - best), float(dual_gap))
+
+
+def _precise_branch(
+    a: mp.matrix, nu: mp.matrix, depth: int, alpha: mp.mpf
+) -> tuple[mp.matrix, list[mp.mpf], list[mp.mpf]]:
+    """Eigenvalues w(nu), their derivatives, and the slack of the feasible dual vector (empty outside of the domain)."""
+    u = a.T * nu
+    if depth == 2:
+        w = mp.matrix([alpha**2 * mp.exp(v) for v in u])
+        largest = max(u)
+        return w, list(w), [1 - v / largest if largest > 0 else mp.mpf(1) for v in u]
+    if max(u) >= 1:
+        return u, list(u), []
+    power = mp.mpf(depth) / (depth - 2)
+    w = mp.matrix([alpha**depth * (1 - v) ** (-power) for v in u])
+    return w, [power * value / (1 - v) for value, v in zip(w, u, strict=True)], [1 - v for v in u]
+
+
+def _optimal_trace(a: mp.matrix, labels: mp.matrix, support: list[int]) -> mp.mpf:
+    columns = mp.matrix([[a[i, k] for k in support] for i in range(a.rows)])
+    return mp.fsum(mp.lu_solve(columns, labels)) if support else mp.mpf(0)

@@ -1,10 +1,25 @@
-"""How fast singular values move under gradient flow of balanced factors: Theorem 3 of Arora et al. (2019)."""
+"""How fast singular values move under gradient flow of balanced factors: Theorem 3 of Arora et al. (2019).
+
+The scalar equation behind every singular value: Lemma 4 of Arora et al. (2019), Eq (12).
+
+``ds/dt = (s^2)^a g(t)`` with ``a >= 1/2``. Its solution depends on time only through ``I(t)``, the integral of ``g``.
+
+What Theorem 3 predicts at the iterates of a discrete method: a recorder for descent and flow at full size.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
 from torch import Tensor
 
+from dmfkit.errors import InputError
 from dmfkit.linalg.svd_paths import SignedSVD
+from dmfkit.theory.end_to_end import product_velocity
+from dmfkit.training.recorders import Snapshot
 
 
 def depth_factor(values: Tensor, depth: int) -> Tensor:
@@ -33,3 +48,102 @@ def singular_value_velocity(svd: SignedSVD, gradient: Tensor, depth: int) -> Ten
         ``- N (sigma_r^2)^{1 - 1/N} u_r^T gradient v_r``.
     """
     return -depth_factor(svd.values, depth) * svd.rotate(gradient).diagonal(dim1=-2, dim2=-1)
+
+
+def scalar_solution(start: float, exponent: float, integral: np.ndarray) -> np.ndarray:
+    """Closed form of the solution of Eq (12).
+
+    Parameters
+    ----------
+    start : float
+        ``s(0)``.
+    exponent : float
+        ``a``, at least 1/2; ``1 - 1/N`` for depth ``N >= 2``.
+    integral : array
+        ``I(t)`` at the times asked for.
+
+    Returns
+    -------
+    array shaped like `integral`
+        ``nan`` where the solution has already run off to infinity, provided that `integral` is monotone.
+
+    Raises
+    ------
+    InputError
+        If the exponent is below 1/2, where solutions through zero are not unique.
+    """
+    _check(exponent)
+    # The equation keeps its form under s -> -s, g -> -g.
+    sign, size, integral = float(np.sign(start)), abs(start), np.asarray(integral, dtype=float)
+    if size == 0.0:
+        return np.zeros_like(integral)
+    if exponent == 0.5:
+        return sign * size * np.exp(sign * integral)
+    power = 2.0 * exponent - 1.0
+    # The bracket over its value at the start, by log1p: near a = 1/2 the plain power loses all digits.
+    left = -power * sign * integral * size**power
+    return sign * size * np.exp(-np.log1p(np.where(left > -1, left, np.nan)) / power)
+
+
+def blow_up_integral(start: float, exponent: float) -> float:
+    """Value of ``I`` at which the solution runs off to infinity; infinite if it never does."""
+    _check(exponent)
+    if start == 0.0 or exponent == 0.5:
+        return np.inf
+    power = 2.0 * exponent - 1.0
+    return float(np.sign(start) * abs(start) ** -power / power)
+
+
+def blow_up_time(start: float, exponent: float, integral: Callable[[float], float], horizon: float) -> float:
+    """Find the first time up to `horizon` at which the solution runs off to infinity; infinite if it does not."""
+    level = blow_up_integral(start, exponent)
+    if not np.isfinite(level):
+        return np.inf
+    times = np.linspace(0.0, horizon, 2001)
+    beyond = [time for time in times if np.sign(level) * (integral(float(time)) - level) >= 0]
+    if not beyond:
+        return np.inf
+    before = max(beyond[0] - times[1], 0.0)
+    return float(brentq(lambda time: integral(time) - level, before, beyond[0], xtol=1e-14))
+
+
+def _check(exponent: float) -> None:
+    if exponent < 0.5:
+        raise InputError(
+            f"exponent = {exponent} is not allowed: below 1/2 a solution through zero is not unique, so choose at "
+            "least 1/2."
+        )
+
+
+@dataclass(frozen=True)
+class SingularValueSpeeds:
+    """The `count` largest singular values and two velocities of each, and how unbalanced the factors are.
+
+    ``predicted_velocity`` is Eq (7) of Arora et al. (2019), which assumes balanced factors. ``flow_velocity`` is that
+    of the gradient flow through the factors as they are, ``u_r^T (dW/dt) v_r`` by the product rule.
+    ``largest_imbalance`` is the greatest Frobenius norm of ``W_{j+1}^T W_{j+1} - W_j W_j^T``.
+    """
+
+    count: int = 5
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        return {
+            "singular_value": ("index",),
+            "predicted_velocity": ("index",),
+            "flow_velocity": ("index",),
+            "largest_imbalance": (),
+        }
+
+    def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        left, values, right = snapshot.svd
+        svd, factorization = SignedSVD(left, values, right.mT), snapshot.factorization
+        gradient = snapshot.gradient
+        velocity = product_velocity(factorization, [-part for part in factorization.pull_back(gradient)])
+        imbalance = factorization.imbalance()
+        return {
+            "singular_value": values[:, : self.count],
+            "predicted_velocity": singular_value_velocity(svd, gradient, factorization.depth)[:, : self.count],
+            "flow_velocity": svd.rotate(velocity).diagonal(dim1=-2, dim2=-1)[:, : self.count],
+            "largest_imbalance": imbalance.amax(dim=1) if imbalance.shape[1] else values.new_zeros(len(values)),
+        }
