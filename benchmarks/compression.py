@@ -14,6 +14,8 @@ from torch import Tensor
 
 from benchmarks.rows import Row, compared
 from dmfkit import CompletionTask, CompressedStart, Flow, FullObservationTask, OrthogonalStart, gradient_flow
+from dmfkit.experiments.progress import Progress
+from dmfkit.experiments.step_timings import step_timings
 from dmfkit.factorizations.starts import AnyStart
 from dmfkit.gradients.blocks import BlockwiseEvaluator
 from dmfkit.gradients.choice import Way, way
@@ -21,8 +23,6 @@ from dmfkit.gradients.compiled import CompiledEvaluator
 from dmfkit.gradients.entries import EntrywiseEvaluator
 from dmfkit.gradients.tensors import AnyEvaluator
 from dmfkit.linalg import spectra
-from dmfkit.progress import Progress
-from dmfkit.timings import step_timings
 from dmfkit.training.recorders import Snapshot
 
 DEPTH, LAYER_SCALE, DISCREPANT_RATE = 3, 1e-3, 0.01

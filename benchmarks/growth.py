@@ -15,11 +15,11 @@ import torch
 
 from benchmarks.rows import Row
 from dmfkit.errors import InputError
+from dmfkit.experiments.progress import Progress
 from dmfkit.factorizations.factorization import Factorization
 from dmfkit.factorizations.starts import OrthogonalStart
 from dmfkit.problems.losses import Problem
 from dmfkit.problems.tasks import SparseCompletionTask
-from dmfkit.progress import Progress
 from dmfkit.training.descent import Descent, gradient_descent
 
 # A timed piece takes at least so long, so that neither the clock nor the first calls count.

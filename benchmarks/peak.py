@@ -12,8 +12,8 @@ from threadpoolctl import threadpool_limits
 from benchmarks import compiled
 from benchmarks.rows import Row, medians
 from dmfkit import CompletionTask, Descent, full_widths, gradient_descent, initialise
+from dmfkit.experiments.step_timings import step_seconds
 from dmfkit.gradients.flop_counts import full_count
-from dmfkit.steady import step_seconds
 
 # Products that one call multiplies side by side; the best of them is the machine's rate.
 BATCHES = (1, 2, 4, 12, 24, 96)

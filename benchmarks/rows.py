@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
 from dmfkit.errors import InputError
-from dmfkit.provenance import device_name, run_provenance
+from dmfkit.experiments.provenance import device_name, run_provenance
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from dmfkit import (
     gradient_descent,
     initialise,
 )
+from dmfkit.experiments.step_timings import step_seconds
 from dmfkit.factorizations.starts import AnyStart
 from dmfkit.problems.losses import Problem
-from dmfkit.steady import step_seconds
 
 Way = Callable[[int], object]
 REFERENCE = "autograd through nn.Linear"

@@ -16,7 +16,7 @@ from benchmarks import autograd
 from benchmarks.rows import Row, compared
 from benchmarks.steps import REFERENCE
 from dmfkit import CompletionTask, Descent, Flow, Start, gradient_descent, gradient_flow
-from dmfkit.progress import Progress
+from dmfkit.experiments.progress import Progress
 from dmfkit.training.result import Status
 
 STOP, RATE = 1e-6, 1e-3

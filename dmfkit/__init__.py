@@ -4,8 +4,13 @@ The book's chapters use what is listed here; everything else is machinery.
 """
 
 from dmfkit.claims import Difference, Erratum, claim, not_testable
-from dmfkit.clusters import cluster
 from dmfkit.errors import InputError
+from dmfkit.experiments.cluster import cluster
+from dmfkit.experiments.nuclear_norms import NuclearNorm, nuclear_norm_solutions
+from dmfkit.experiments.step_timings import step_timings
+from dmfkit.experiments.store import Store, open_store
+from dmfkit.experiments.sweeps import sweep
+from dmfkit.experiments.trajectories import PrincipalComponents, compare_paths, diameter, distance_to_path, hold_last
 from dmfkit.factorizations.compression import (
     InvariantFrames,
     completed_frames,
@@ -24,10 +29,8 @@ from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.spectra import effective_rank, nuclear_norm, relative_error, schatten, schatten_norm, singular_values
 from dmfkit.nuclear_norm.solution import NuclearNormSolution, minimum_nuclear_norm
 from dmfkit.nuclear_norm.splitting import least_nuclear_norm
-from dmfkit.nuclear_norms import NuclearNorm, nuclear_norm_solutions
 from dmfkit.origin import Origin
 from dmfkit.parameters import Parameters, read_parameters
-from dmfkit.principal_components import PrincipalComponents, compare_paths, diameter, distance_to_path, hold_last
 from dmfkit.problems.losses import (
     FullObservation,
     MatrixCompletion,
@@ -49,9 +52,6 @@ from dmfkit.problems.tasks import (
     SensingTask,
     SparseCompletionTask,
 )
-from dmfkit.store import Store, open_store
-from dmfkit.sweeps import sweep
-from dmfkit.timings import step_timings
 from dmfkit.training.descent import Descent, gradient_descent
 from dmfkit.training.flow import Flow, gradient_flow, largest_stable_lr
 from dmfkit.training.recorders import (

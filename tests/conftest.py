@@ -16,7 +16,7 @@ from dmfkit import (
     matrix_completion,
     random_low_rank,
 )
-from dmfkit.store import read
+from dmfkit.experiments.store import read
 
 RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
 FIGURE_1_RESULTS = {"descent": "fig1-descent", "flow": "fig1-flow", "convex": "fig2-nuclear"}

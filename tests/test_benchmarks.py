@@ -16,17 +16,9 @@ from benchmarks.__main__ import app
 from benchmarks.compression import _crossing
 from benchmarks.rows import Row, compared, table
 from benchmarks.soft_impute import soft_impute
-from dmfkit import (
-    CompletionTask,
-    Descent,
-    Start,
-    full_observation,
-    full_widths,
-    gradient_descent,
-    initialise,
-    steady,
-)
+from dmfkit import CompletionTask, Descent, Start, full_observation, full_widths, gradient_descent, initialise
 from dmfkit.errors import InputError
+from dmfkit.experiments import step_timings as steady
 from dmfkit.linalg.sampled_products import HostProducts
 from dmfkit.problems.tasks import SparseCompletionTask
 

@@ -23,7 +23,7 @@ from dmfkit.book.publish import publish_results
 from dmfkit.book.stage import as_page, fill, reduce_contents, stage
 from dmfkit.book.strip import strip, strip_file
 from dmfkit.errors import InputError
-from dmfkit.store import write
+from dmfkit.experiments.store import write
 
 ROOT = Path(__file__).parents[1]
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
@@ -316,7 +316,7 @@ def test_when_all_is_computed_anew_the_longest_chapter_starts_first(tmp_path):
 
 def test_publishing_asks_those_chapters_for_results_that_have_some(tmp_path):
     write_chapter(tmp_path, "01_none", "x = 1")
-    source = "import xarray as xr\nfrom dmfkit.store import write\nfrom pathlib import Path\n"
+    source = "import xarray as xr\nfrom dmfkit.experiments.store import write\nfrom pathlib import Path\n"
     source += "write(Path(results) / 'one-0123456789ab.nc', xr.Dataset({'x': 1.0}))"
     write_chapter(tmp_path, "02_stored", source, parameters="results = ''")
     old = tmp_path / "notebooks" / "results" / "old-0123456789ab.nc"

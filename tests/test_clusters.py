@@ -23,9 +23,8 @@ import pytest
 import torch
 
 from dmfkit import CompletionTask, Descent, Flow, InputError, Loss, RelativeError, Start, Store, cluster, sweep
-from dmfkit.interrupts import noticed_interrupts
-from dmfkit.remote import check_software, software
-from dmfkit.store import content_hash, read
+from dmfkit.experiments.cluster import check_software, noticed_interrupts, software
+from dmfkit.experiments.store import content_hash, read
 
 distributed = pytest.importorskip("distributed")
 
@@ -96,13 +95,13 @@ def parts(folder: Path) -> list[Path]:
 def count_batches(monkeypatch) -> list[list[int]]:
     """The list to which every batch that is trained in this process is added."""
     trained = []
-    original = sys.modules["dmfkit.sweeps"]._train
+    original = sys.modules["dmfkit.experiments.sweeps"]._train
 
     def counting(plan, indices, *rest):
         trained.append(indices)
         return original(plan, indices, *rest)
 
-    monkeypatch.setattr("dmfkit.sweeps._train", counting)
+    monkeypatch.setattr("dmfkit.experiments.sweeps._train", counting)
     return trained
 
 
@@ -147,14 +146,14 @@ def test_an_interrupted_sweep_stops_its_workers_and_goes_on_later(executor, tmp_
     short, endless = 50, 10**9
     options = {"store": Store(tmp_path), "runs_per_batch": 1, "seed": (0,)}
     start, method = Start(init_scale=1e-9), Descent(lr=1e-9, stop=0.0)
-    write = sys.modules["dmfkit.sweeps"].write
+    write = sys.modules["dmfkit.experiments.sweeps"].write
 
     def interrupted(path, part):
         write(path, part)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dmfkit.sweeps.write", interrupted)
+        patch.setattr("dmfkit.experiments.sweeps.write", interrupted)
         with pytest.raises(KeyboardInterrupt):
             sweep(SMALL, start, method, executor=executor, max_steps=(short, endless, endless + 1), **options)
     # Nothing else could end the other two.
@@ -243,7 +242,7 @@ def test_workers_with_other_software_are_refused(executor):
 
 
 def set_numerics(version):
-    from dmfkit import store
+    from dmfkit.experiments import store
 
     store.NUMERICS = version
 
@@ -319,7 +318,7 @@ def test_nobody_answers():
 
 
 def test_a_wrong_address_is_not_waited_for_as_long_as_workers_are(monkeypatch):
-    monkeypatch.setattr("dmfkit.clusters.ANSWER", 0.5)
+    monkeypatch.setattr("dmfkit.experiments.cluster.ANSWER", 0.5)
     with pytest.raises(InputError, match=r"no Dask scheduler .* within 0.5 s"):
         cluster("tcp://127.0.0.1:1")
 

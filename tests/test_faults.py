@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 from dmfkit import CompletionTask, Flow, InputError, Loss, SingularValues, Start, Store, sweep
-from dmfkit.store import content_hash, read
+from dmfkit.experiments.store import content_hash, read
 
 SMALL = CompletionTask(d=8, rank=2, n_observed=45, data_seed=3)
 KIB = 1024
@@ -43,7 +43,7 @@ def finished(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dmfkit.store.write", full)
+        patch.setattr("dmfkit.experiments.store.write", full)
         with pytest.raises(InputError, match="No space left"):
             recorded(Store(folder))
     assert len(list(folder.glob("*.parts/*"))) == 4
@@ -59,13 +59,13 @@ def whole(finished, tmp_path_factory):
 def trained(monkeypatch):
     """The batches that are trained."""
     batches = []
-    original = sys.modules["dmfkit.sweeps"]._train
+    original = sys.modules["dmfkit.experiments.sweeps"]._train
 
     def counting(plan, indices, *rest):
         batches.append(indices)
         return original(plan, indices, *rest)
 
-    monkeypatch.setattr("dmfkit.sweeps._train", counting)
+    monkeypatch.setattr("dmfkit.experiments.sweeps._train", counting)
     return batches
 
 

@@ -12,11 +12,11 @@ import torch
 
 from dmfkit import FileTask, Flow, HeldOutError, InputError, Start, least_nuclear_norm, minimum_nuclear_norm, sweep
 from dmfkit.example_matrix import example_matrix
+from dmfkit.experiments.reproduce import plan_of, recompute_point
+from dmfkit.experiments.store import Store
 from dmfkit.nuclear_norm.operators import observations
 from dmfkit.problems.held_out import hold_out
 from dmfkit.problems.tasks import key_values
-from dmfkit.recheck import plan_of, recompute_point
-from dmfkit.store import Store
 
 ROOT = Path(__file__).parents[1]
 

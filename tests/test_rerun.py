@@ -20,12 +20,12 @@ from dmfkit.book.errors import RerunError
 from dmfkit.book.jobs import Finished
 from dmfkit.book.layout import Layout
 from dmfkit.errors import InputError
+from dmfkit.experiments.store import read
 from dmfkit.handed_over import HandedOver
 from dmfkit.parameters import paper_settings
 from dmfkit.rerun import rerun
 from dmfkit.rerun.plan import make_plan
 from dmfkit.rerun.sets import read_sets
-from dmfkit.store import read
 
 ROOT = Path(__file__).parents[1]
 CLAIM = "application/vnd.dmfkit.claim+json"

@@ -15,9 +15,9 @@ from nbformat import v4
 from dmfkit import InputError, cluster
 from dmfkit.book.errors import RerunError
 from dmfkit.book.layout import Layout
+from dmfkit.experiments.store import read
 from dmfkit.rerun import rerun
 from dmfkit.rerun.on_cluster import execute, on_cluster, opener
-from dmfkit.store import read
 
 distributed = pytest.importorskip("distributed")
 

@@ -27,10 +27,10 @@ from dmfkit import (
     random_low_rank,
     sweep,
 )
+from dmfkit.experiments.reproduce import certified, kind_of, nuclear_norms_of
+from dmfkit.experiments.store import content_hash, read
 from dmfkit.nuclear_norm.operators import Measurements, observations
 from dmfkit.nuclear_norm.splitting import bounds
-from dmfkit.recheck import certified, kind_of, nuclear_norms_of
-from dmfkit.store import content_hash, read
 
 SMALL = SensingTask(d=8, rank=1, n_observed=40, data_seed=3)
 sizes = st.integers(2, 7)

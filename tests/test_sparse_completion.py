@@ -27,6 +27,7 @@ from dmfkit import (
     gradient_descent,
     sweep,
 )
+from dmfkit.experiments.reproduce import plan_of, recompute_point
 from dmfkit.factorizations.compression import frames_target
 from dmfkit.gradients.choice import evaluator_for
 from dmfkit.gradients.tensors import Evaluator
@@ -36,7 +37,6 @@ from dmfkit.linalg.sampled_products import DeviceProducts, HostProducts, entries
 from dmfkit.problems import sparse_completion
 from dmfkit.problems.sparse_completion import SparseCompletion, distinct
 from dmfkit.problems.tasks import SparseCompletionTask
-from dmfkit.recheck import plan_of, recompute_point
 from dmfkit.training.recorders import HeldOutError
 from dmfkit.training.snapshot import snapshot_of
 

@@ -12,9 +12,9 @@ import pytest
 import xarray as xr
 
 from dmfkit import CompletionTask, Descent, FullObservationTask, InputError, RatingsTask, SensingTask, Status
+from dmfkit.experiments.reproduce import certified, kind_of, nuclear_norms_of, plan_of, recompute_point
+from dmfkit.experiments.store import NUMERICS, file_name, read, specification_key
 from dmfkit.problems.tasks import with_fields
-from dmfkit.recheck import certified, kind_of, nuclear_norms_of, plan_of, recompute_point
-from dmfkit.store import NUMERICS, file_name, read, specification_key
 
 RESULTS = sorted((Path(__file__).parents[1] / "notebooks" / "results").glob("*.nc"))
 

@@ -37,8 +37,8 @@ from dmfkit import (
     open_store,
     sweep,
 )
-from dmfkit.grids import choose_device
-from dmfkit.store import content_hash, read
+from dmfkit.experiments.store import content_hash, read
+from dmfkit.experiments.sweeps import choose_device
 
 SMALL = CompletionTask(d=8, rank=2, n_observed=45, data_seed=3)
 SCRIPT = """
@@ -174,7 +174,7 @@ def run_script(folder: Path) -> Path:
 def test_finished_parts_are_not_computed_again(tmp_path, monkeypatch):
     options = {"name": "parts", "store": Store(tmp_path), "runs_per_batch": 1, "seed": (0, 1, 2)}
     trained = []
-    original = sys.modules["dmfkit.sweeps"]._train
+    original = sys.modules["dmfkit.experiments.sweeps"]._train
 
     def stopping(plan, indices, *rest):
         if len(trained) == 2:
@@ -182,7 +182,7 @@ def test_finished_parts_are_not_computed_again(tmp_path, monkeypatch):
         trained.append(indices)
         return original(plan, indices, *rest)
 
-    monkeypatch.setattr("dmfkit.sweeps._train", stopping)
+    monkeypatch.setattr("dmfkit.experiments.sweeps._train", stopping)
     with pytest.raises(KeyboardInterrupt):
         sweep(SMALL, Start(init_scale=0.3), Flow(), **options)
     trained.clear()
@@ -235,7 +235,7 @@ def test_an_unwritable_results_folder_is_said_at_once(tmp_path):
     ],
 )
 def test_impossible_grids_are_refused_before_any_training(grid, words, monkeypatch):
-    monkeypatch.setattr("dmfkit.sweeps._train", lambda *_: pytest.fail("something was trained"))
+    monkeypatch.setattr("dmfkit.experiments.sweeps._train", lambda *_: pytest.fail("something was trained"))
     with pytest.raises(InputError, match=words):
         sweep(SMALL, Start(), Descent(), **grid)
 

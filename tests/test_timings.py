@@ -2,7 +2,8 @@
 
 import pytest
 
-from dmfkit import CompressedStart, FullObservationTask, InputError, OrthogonalStart, Store, step_timings, timings
+from dmfkit import CompressedStart, FullObservationTask, InputError, OrthogonalStart, Store, step_timings
+from dmfkit.experiments import step_timings as timings
 
 
 def test_timings_of_several_starts_are_measured_and_stored(tmp_path, monkeypatch):

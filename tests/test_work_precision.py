@@ -11,14 +11,22 @@ import torch
 
 from dmfkit import CompletionTask, Flow, InputError, Start, Store, gradient_flow, initialise, matrix_completion
 from dmfkit import random_low_rank as low_rank
-from dmfkit import work_precision as module
 from dmfkit.errors import SolverError
-from dmfkit.ode_solvers import SOLVERS, CountedField, dopri5, has_torchdiffeq
-from dmfkit.recheck import contest_of
-from dmfkit.store import read
+from dmfkit.experiments import work_precision as module
+from dmfkit.experiments.ode_solvers import SOLVERS, CountedField, dopri5, has_torchdiffeq
+from dmfkit.experiments.reproduce import contest_of
+from dmfkit.experiments.store import read
+from dmfkit.experiments.work_precision import (
+    CHEBYSHEV,
+    DESCENT,
+    Contest,
+    horizon_of,
+    reference_end,
+    runner,
+    work_precision,
+)
 from dmfkit.training.chebyshev import STAGE_FACTOR
 from dmfkit.training.flow_steps import flow_steps
-from dmfkit.work_precision import CHEBYSHEV, DESCENT, Contest, horizon_of, reference_end, runner, work_precision
 
 RESULTS = sorted((Path(__file__).parents[1] / "notebooks" / "results").glob("flow-work-*.nc"))
 
@@ -69,7 +77,7 @@ def test_a_start_at_rest_stays():
 
 
 def test_without_torchdiffeq_one_sentence_says_so(decay, monkeypatch):
-    monkeypatch.setattr("dmfkit.ode_solvers.has_torchdiffeq", lambda: False)
+    monkeypatch.setattr("dmfkit.experiments.ode_solvers.has_torchdiffeq", lambda: False)
     problem, start, horizon, _ = decay
     with pytest.raises(InputError, match="pip install torchdiffeq"):
         dopri5(CountedField(problem, start.widths), start.state[0], horizon, 1e-3)

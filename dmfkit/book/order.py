@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmfkit.book.layout import Layout
-from dmfkit.store import read
+from dmfkit.experiments.store import read
 
 
 def longest_first(layout: Layout, chapters: Sequence[Path]) -> list[Path]:

@@ -10,7 +10,7 @@ from dmfkit.book.errors import BuildError
 from dmfkit.book.execute import execute
 from dmfkit.book.layout import Layout, find_chapters
 from dmfkit.book.presets import declared_parameters
-from dmfkit.store import read
+from dmfkit.experiments.store import read
 
 
 def publish_results(layout: Layout, jobs: int | None = None) -> list[Path]:

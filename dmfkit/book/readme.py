@@ -10,7 +10,7 @@ import matplotlib as mpl
 from dmfkit import plotting
 from dmfkit.book.layout import Layout
 from dmfkit.errors import InputError
-from dmfkit.store import read
+from dmfkit.experiments.store import read
 
 FIGURE = Path("book", "_static", "figure-1.png")
 

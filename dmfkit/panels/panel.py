@@ -14,8 +14,8 @@ import numpy as np
 from IPython.display import Image, display
 
 from dmfkit.errors import InputError
+from dmfkit.experiments.sweeps import check_grid, choose_device
 from dmfkit.factorizations.starts import AnyStart
-from dmfkit.grids import check_grid, choose_device
 from dmfkit.linalg import spectra
 from dmfkit.panels.drawing import SHOWN_VALUES, Trace, draw
 from dmfkit.panels.live import has_live_front_end

@@ -13,7 +13,7 @@ import xarray as xr
 
 from dmfkit.book.collect import collect_claims, collect_results
 from dmfkit.errors import InputError
-from dmfkit.provenance import commit, versions
+from dmfkit.experiments.provenance import commit, versions
 from dmfkit.rerun.plan import Plan
 from dmfkit.rerun.sets import text
 

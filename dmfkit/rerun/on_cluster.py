@@ -22,9 +22,8 @@ from dmfkit.book.jobs import (
     threads_for,
 )
 from dmfkit.book.outcome import describe_failure
-from dmfkit.clusters import cluster
 from dmfkit.errors import InputError
-from dmfkit.executors import Executor
+from dmfkit.experiments.cluster import Executor, cluster
 
 POLL_SECONDS = 0.2
 

@@ -14,10 +14,10 @@ from dmfkit.book.layout import Layout
 from dmfkit.book.lock import only_one_in
 from dmfkit.book.presets import PAPER, read_preset
 from dmfkit.errors import InputError
+from dmfkit.experiments.store import write
 from dmfkit.rerun.combine import combine
 from dmfkit.rerun.plan import Plan, PlannedRun, make_plan
 from dmfkit.rerun.sets import label, read_sets
-from dmfkit.store import write
 
 RESULTS = "results.nc"
 

@@ -9,19 +9,19 @@ from typing import Any
 import torch
 import xarray as xr
 
+from dmfkit.experiments.nuclear_norms import NuclearNorm, NuclearNormGrid
+from dmfkit.experiments.sweeps import Sweep, sweep
+from dmfkit.experiments.work_precision import Contest
 from dmfkit.factorizations import starts
 from dmfkit.nuclear_norm.operators import observations
 from dmfkit.nuclear_norm.splitting import Bounds, bounds
-from dmfkit.nuclear_norms import NuclearNorm, NuclearNormGrid
 from dmfkit.problems import tasks
 from dmfkit.problems.tasks import FileTask, SparseCompletionTask
-from dmfkit.sweeps import Sweep, sweep
 from dmfkit.theory.singular_values import SingularValueSpeeds
 from dmfkit.training import recorders as record
 from dmfkit.training.descent import Descent
 from dmfkit.training.flow import Flow
 from dmfkit.training.recorders import FrameCoordinates, FrameGeometry
-from dmfkit.work_precision import Contest
 
 _KINDS: dict[str, Any] = {
     kind.__name__: kind

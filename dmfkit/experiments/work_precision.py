@@ -14,14 +14,14 @@ import xarray as xr
 from torch import Tensor
 
 from dmfkit.errors import SolverError
+from dmfkit.experiments.ode_solvers import SOLVERS, CountedField, has_torchdiffeq
+from dmfkit.experiments.progress import Progress
+from dmfkit.experiments.provenance import device_name, run_provenance
+from dmfkit.experiments.store import Store, find_or_compute, specification_key
 from dmfkit.factorizations.factorization import Factorization
 from dmfkit.factorizations.starts import Start
-from dmfkit.ode_solvers import SOLVERS, CountedField, has_torchdiffeq
 from dmfkit.problems.losses import Problem
 from dmfkit.problems.tasks import Task, key_values
-from dmfkit.progress import Progress
-from dmfkit.provenance import device_name, run_provenance
-from dmfkit.store import Store, find_or_compute, specification_key
 from dmfkit.training.descent import Descent, gradient_descent
 from dmfkit.training.flow import Flow, gradient_flow
 

@@ -17,15 +17,15 @@ import torch
 import xarray as xr
 
 from dmfkit.errors import InputError
-from dmfkit.grids import LatestProblem, check_grid, choose_device, grid_points
+from dmfkit.experiments.progress import Progress
+from dmfkit.experiments.provenance import device_name, run_provenance
+from dmfkit.experiments.store import Store, find_or_compute, read_part, specification_key, write
+from dmfkit.experiments.sweeps import LatestProblem, check_grid, choose_device, grid_points
 from dmfkit.linalg import spectra
 from dmfkit.nuclear_norm.solution import NuclearNormSolution, minimum_nuclear_norm
 from dmfkit.nuclear_norm.splitting import least_nuclear_norm
 from dmfkit.problems.losses import MatrixCompletion, Problem
 from dmfkit.problems.tasks import CompletionTask, SensingTask, field_names, key_values, with_fields
-from dmfkit.progress import Progress
-from dmfkit.provenance import device_name, run_provenance
-from dmfkit.store import Store, find_or_compute, read_part, specification_key, write
 from dmfkit.training.result import Status
 
 Solver = Literal["douglas-rachford", "SCS", "CLARABEL"]
