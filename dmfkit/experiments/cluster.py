@@ -78,7 +78,7 @@ Returned = TypeVar("Returned")
 
 # Taken when the module is loaded: a worker that was started before the files changed still computes with the old ones.
 _SOURCES = hashlib.sha256(
-    b"".join(path.read_text(encoding="utf-8").encode() for path in sorted(Path(__file__).parent.rglob("*.py")))
+    b"".join(path.read_text(encoding="utf-8").encode() for path in sorted(Path(__file__).parents[1].rglob("*.py")))
 ).hexdigest()[:12]
 
 
