@@ -13,7 +13,7 @@ import nbformat
 
 from benchmarks.rows import Row
 from dmfkit import CompletionTask, Descent, Flow, Start, Status, cluster, sweep
-from dmfkit.parameter_cells import literals
+from dmfkit.chapters.settings import literals
 
 CHAPTER = Path(__file__).parents[1] / "notebooks" / "01_matrix_completion.ipynb"
 

@@ -3,7 +3,9 @@
 The book's chapters use what is listed here; everything else is machinery.
 """
 
-from dmfkit.claims import Difference, Erratum, claim, not_testable
+from dmfkit.chapters.claims import Difference, Erratum, claim, not_testable
+from dmfkit.chapters.outputs import Origin, hand_over
+from dmfkit.chapters.settings import Parameters, read_parameters
 from dmfkit.errors import InputError
 from dmfkit.experiments.cluster import cluster
 from dmfkit.experiments.nuclear_norms import NuclearNorm, nuclear_norm_solutions
@@ -24,13 +26,10 @@ from dmfkit.factorizations.compression import (
 from dmfkit.factorizations.factorization import Factorization, full_widths, gaussian_std
 from dmfkit.factorizations.initialisation import initialise
 from dmfkit.factorizations.starts import CompressedStart, OrthogonalStart, Start
-from dmfkit.handed_over import hand_over
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.spectra import effective_rank, nuclear_norm, relative_error, schatten, schatten_norm, singular_values
 from dmfkit.nuclear_norm.solution import NuclearNormSolution, minimum_nuclear_norm
 from dmfkit.nuclear_norm.splitting import least_nuclear_norm
-from dmfkit.origin import Origin
-from dmfkit.parameters import Parameters, read_parameters
 from dmfkit.problems.losses import (
     FullObservation,
     MatrixCompletion,

@@ -11,10 +11,8 @@ import pytest
 from nbformat import v4
 
 from dmfkit.book.collect import collect_claims
-from dmfkit.claims import claim, not_testable
+from dmfkit.chapters.claims import CLAIM_TYPE, claim, ledger, not_testable
 from dmfkit.errors import InputError
-from dmfkit.ledger import ledger
-from dmfkit.verdict import CLAIM_TYPE
 
 SOME_ID = "arora-eq1"
 

@@ -12,7 +12,7 @@ from dmfkit.book.concordance import concordance_tables, concordances, labels_for
 from dmfkit.book.mentions import MENTION
 from dmfkit.book.partial import labels_of
 from dmfkit.book.text_links import link_in_text
-from dmfkit.ledger import ledger
+from dmfkit.chapters.claims import ledger
 
 CHAPTERS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 # How the ledger abbreviates them.

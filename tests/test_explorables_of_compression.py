@@ -10,10 +10,10 @@ import torch
 
 import dmfkit as dm
 from dmfkit import theory
+from dmfkit.chapters.settings import paper_settings
 from dmfkit.errors import InputError
 from dmfkit.experiments.store import read
 from dmfkit.explorables import BUDGET, CompressionRace, CompressIt, ErrorCurve, InsideWeights
-from dmfkit.parameters import paper_settings
 
 RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
 

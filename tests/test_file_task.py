@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from dmfkit import FileTask, Flow, HeldOutError, InputError, Start, least_nuclear_norm, minimum_nuclear_norm, sweep
-from dmfkit.example_matrix import example_matrix
 from dmfkit.experiments.reproduce import plan_of, recompute_point
 from dmfkit.experiments.store import Store
 from dmfkit.nuclear_norm.operators import observations
 from dmfkit.problems.held_out import hold_out
 from dmfkit.problems.tasks import key_values
+from tools.example_matrix import example_matrix
 
 ROOT = Path(__file__).parents[1]
 
@@ -179,7 +179,7 @@ def test_nothing_held_out_leaves_no_error_to_measure(saved):
 
 def test_the_example_is_what_its_function_makes(tmp_path):
     example_matrix().to_csv(tmp_path / "made.csv")
-    assert (ROOT / "dmfkit" / "example_matrix.csv").read_bytes() == (tmp_path / "made.csv").read_bytes()
+    assert (ROOT / "dmfkit" / "problems" / "example_matrix.csv").read_bytes() == (tmp_path / "made.csv").read_bytes()
     matrix = FileTask().matrix()
     np.testing.assert_array_equal(np.where(matrix.observed, matrix.values, np.nan), example_matrix().to_numpy())
 

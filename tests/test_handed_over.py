@@ -11,14 +11,14 @@ from nbformat import v4
 from dmfkit import InputError, hand_over
 from dmfkit.book.collect import collect_results
 from dmfkit.book.stage import as_page
-from dmfkit.handed_over import MOST_VALUES, RESULT_TYPE, HandedOver
+from dmfkit.chapters.outputs import MOST_VALUES, RESULT_TYPE, HandedOver
 
 
 @pytest.fixture
 def shown(monkeypatch):
     """What a notebook would display."""
     displayed = []
-    monkeypatch.setattr("dmfkit.handed_over.display", displayed.append)
+    monkeypatch.setattr("dmfkit.chapters.outputs.display", displayed.append)
     return displayed
 
 

@@ -6,8 +6,7 @@ import nbformat
 import pytest
 
 from dmfkit.book.strip import strip
-from dmfkit.parameter_cells import literals
-from dmfkit.parameters import paper_settings
+from dmfkit.chapters.settings import literals, paper_settings
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -47,5 +46,5 @@ def test_code_cells_are_short(notebook):
 def test_the_parameters_cell_holds_what_the_package_knows_as_the_papers_settings(path):
     cells = nbformat.read(path, as_version=4).cells
     (cell,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    # On failure, copy the cell's values into dmfkit/paper_settings.json, or mend the cell.
+    # On failure, copy the cell's values into dmfkit/chapters/paper_settings.json, or mend the cell.
     assert literals(cell.source) == paper_settings(path.stem)

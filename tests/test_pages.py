@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 
 from dmfkit.book.corrections import differences, errata
 from dmfkit.book.scoreboard import KINDS, NOT_EXAMINED, PAPERS, scoreboard
-from dmfkit.ledger import ledger
+from dmfkit.chapters.claims import ledger
 
 ROOT = Path(__file__).parents[1]
 CODE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "dmfkit").rglob("*.py"))

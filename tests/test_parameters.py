@@ -14,11 +14,16 @@ import pytest
 from papermill.cli import _resolve_type
 from papermill.parameterize import parameterize_notebook
 
+from dmfkit.chapters.allowed_values import VOCABULARY
+from dmfkit.chapters.settings import (
+    PARAMETERS_CELL,
+    Parameters,
+    check_together,
+    check_value,
+    paper_settings,
+    read_parameters,
+)
 from dmfkit.errors import InputError
-from dmfkit.parameter_cells import PARAMETERS_CELL
-from dmfkit.parameter_pairs import check_together
-from dmfkit.parameters import Parameters, check_value, paper_settings, read_parameters
-from dmfkit.vocabulary import VOCABULARY
 
 ROOT = Path(__file__).parents[1]
 OWN = """# The paper's own settings
@@ -41,8 +46,8 @@ BLOCKS = {
     "weight_decay": 0.1,
 }
 READ = """import json, pathlib
-from dmfkit.parameter_pairs import check_together
-from dmfkit.parameters import read_parameters
+from dmfkit.chapters.settings import check_together
+from dmfkit.chapters.settings import read_parameters
 p = read_parameters(globals())
 p"""
 

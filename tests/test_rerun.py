@@ -19,10 +19,10 @@ from nbformat import v4
 from dmfkit.book.errors import RerunError
 from dmfkit.book.jobs import Finished
 from dmfkit.book.layout import Layout
+from dmfkit.chapters.outputs import HandedOver
+from dmfkit.chapters.settings import paper_settings
 from dmfkit.errors import InputError
 from dmfkit.experiments.store import read
-from dmfkit.handed_over import HandedOver
-from dmfkit.parameters import paper_settings
 from dmfkit.rerun import rerun
 from dmfkit.rerun.plan import make_plan
 from dmfkit.rerun.sets import read_sets
@@ -373,7 +373,7 @@ def call(notebook, content, *options):
 
 
 def test_the_command_runs_kernels_and_names_what_failed(tmp_path):
-    source = """from dmfkit.handed_over import hand_over
+    source = """from dmfkit.chapters.outputs import hand_over
 if d == 3:
     from dmfkit.errors import InputError
     raise InputError("three is too many.")

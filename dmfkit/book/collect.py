@@ -10,10 +10,9 @@ from typing import Any
 import nbformat
 import xarray as xr
 
+from dmfkit.chapters.claims import CLAIM_TYPE
+from dmfkit.chapters.outputs import ORIGIN_TYPE, RESULT_TYPE, HandedOver
 from dmfkit.errors import InputError
-from dmfkit.handed_over import RESULT_TYPE, HandedOver
-from dmfkit.origin import ORIGIN_TYPE
-from dmfkit.verdict import CLAIM_TYPE
 
 
 def collect_claims(notebooks: Sequence[Path], preset: str) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dmfkit.book.scoreboard import PAPERS
-from dmfkit.ledger import LedgerEntry, ledger
+from dmfkit.chapters.claims import LedgerEntry, ledger
 
 Claims = Mapping[str, Mapping[str, Any]]
 

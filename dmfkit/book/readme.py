@@ -7,8 +7,8 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from dmfkit import plotting
 from dmfkit.book.layout import Layout
+from dmfkit.chapters import plotting
 from dmfkit.errors import InputError
 from dmfkit.experiments.store import read
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from dmfkit.ledger import LedgerEntry, ledger
+from dmfkit.chapters.claims import LedgerEntry, ledger
 
 NOT_EXAMINED = "not yet examined"
 PAPERS = {"arora": "Arora, Cohen, Hu and Luo (2019)", "yaras": "Yaras et al. (2023)"}

@@ -18,10 +18,9 @@ from dmfkit.book.first_cell import with_first_cell
 from dmfkit.book.layout import Layout
 from dmfkit.book.partial import labels_of, text_without_absent, title_of, without_absent
 from dmfkit.book.repository import Repository, configuration
+from dmfkit.chapters.claims import CLAIM_TYPE
+from dmfkit.chapters.outputs import ORIGIN_TYPE, RESULT_TYPE
 from dmfkit.errors import InputError
-from dmfkit.handed_over import RESULT_TYPE
-from dmfkit.origin import ORIGIN_TYPE
-from dmfkit.verdict import CLAIM_TYPE
 
 # A line of its own in a page; MyST reads it as a comment, the build replaces it.
 _PLACEHOLDER = re.compile(r"^% generated: (?P<name>[a-z-]+)$", re.MULTILINE)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from matplotlib.figure import Figure
 
+from dmfkit.chapters.plotting import WIDTH
 from dmfkit.linalg import spectra
-from dmfkit.plotting import WIDTH
 from dmfkit.problems.losses import Problem
 from dmfkit.training.stepping import Moment
 

@@ -352,7 +352,7 @@ class FileTask:
 
     @property
     def _file(self) -> str:
-        return self.path or str(resources.files("dmfkit").joinpath(EXAMPLE))
+        return self.path or str(resources.files("dmfkit.problems").joinpath(EXAMPLE))
 
     def matrix(self) -> ObservedMatrix:
         """Return what the file holds."""

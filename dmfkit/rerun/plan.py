@@ -12,14 +12,12 @@ from typing import Any
 
 import nbformat
 
+from dmfkit.chapters.allowed_values import VOCABULARY
+from dmfkit.chapters.settings import check_names, check_together, check_value, is_chapter, literals, read_text
 from dmfkit.errors import InputError
 from dmfkit.experiments.store import NUMERICS
-from dmfkit.parameter_cells import literals, read_text
-from dmfkit.parameter_pairs import check_together
-from dmfkit.parameters import check_names, check_value, is_chapter
 from dmfkit.problems.matrix_files import read_bytes
 from dmfkit.rerun.sets import ParameterSets, label
-from dmfkit.vocabulary import VOCABULARY
 
 
 @dataclass(frozen=True)

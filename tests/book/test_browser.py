@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from dmfkit.ledger import ledger
+from dmfkit.chapters.claims import ledger
 
 from .conftest import serve
 from .test_print import put_on_paper, wrong_on_paper

@@ -4,7 +4,7 @@ import nbformat
 import pytest
 
 from dmfkit.book.collect import collect_results
-from dmfkit.parameter_cells import PARAMETERS_CELL
+from dmfkit.chapters.settings import PARAMETERS_CELL
 
 pytestmark = [pytest.mark.book, pytest.mark.notebook]
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 
-from dmfkit.ledger import ledger
+from dmfkit.chapters.claims import ledger
 
 pytestmark = pytest.mark.book
 

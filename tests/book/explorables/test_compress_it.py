@@ -10,7 +10,7 @@ import yaml
 
 import dmfkit as dm
 from dmfkit.book.explorables import STATE
-from dmfkit.parameters import paper_settings
+from dmfkit.chapters.settings import paper_settings
 
 pytestmark = pytest.mark.book
 CHAPTER, NAME = "10_compressed_completion", "compress-it"

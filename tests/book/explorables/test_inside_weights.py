@@ -7,7 +7,7 @@ import yaml
 
 import dmfkit as dm
 from dmfkit import theory
-from dmfkit.parameters import paper_settings
+from dmfkit.chapters.settings import paper_settings
 
 pytestmark = pytest.mark.book
 CHAPTER, NAME = "08_invariant_subspaces", "inside-weights"

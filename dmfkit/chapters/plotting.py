@@ -22,7 +22,7 @@ MARKERS = ("o", "s", "^", "D")
 
 def use_style() -> None:
     """Use the book's style for all figures of this kernel."""
-    with resources.as_file(resources.files("dmfkit") / "book.mplstyle") as path:
+    with resources.as_file(resources.files("dmfkit.chapters") / "book.mplstyle") as path:
         plt.style.use(str(path))
 
 
