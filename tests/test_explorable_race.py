@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import dmfkit as dm
-from dmfkit.explorables import BUDGET, DepthRace
+from dmfkit.interactive import BUDGET, DepthRace
 from dmfkit.problems.losses import entry_order
 
 

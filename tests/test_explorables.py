@@ -9,7 +9,7 @@ import pytest
 
 from dmfkit.book.explorables import STATE, VIEW, with_pictures, with_steady_models
 from dmfkit.errors import InputError
-from dmfkit.explorables import BUDGET, DepthGap, Explorable, SchattenCorner
+from dmfkit.interactive import BUDGET, DepthGap, Explorable, SchattenCorner
 
 
 def picture():

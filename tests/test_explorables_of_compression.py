@@ -13,7 +13,7 @@ from dmfkit import theory
 from dmfkit.chapters.settings import paper_settings
 from dmfkit.errors import InputError
 from dmfkit.experiments.store import read
-from dmfkit.explorables import BUDGET, CompressionRace, CompressIt, ErrorCurve, InsideWeights
+from dmfkit.interactive import BUDGET, CompressionRace, CompressIt, ErrorCurve, InsideWeights
 
 RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
 

@@ -7,7 +7,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 import dmfkit as dm
-from dmfkit.panels import TrainingPanel, has_live_front_end
+from dmfkit.interactive.training_panel import TrainingPanel, has_live_front_end
 
 TASK = dm.CompletionTask(d=12, rank=2, n_observed=90)
 METHODS = {"gradient flow": dm.Flow(stop=1e-8), "gradient descent": dm.Descent(lr=5e-3, max_steps=40_000)}

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import dmfkit as dm
-from dmfkit import explorables
+from dmfkit import interactive
 
 RANK = 5
 AXES = ("n_observed", "depth", "init_scale", "lr", "seed")
@@ -17,7 +17,7 @@ def runs(figure_1_runs):
 
 
 def made(runs, **changes):
-    return explorables.PickAPanel(Figure(), **{**runs, **changes})
+    return interactive.PickAPanel(Figure(), **{**runs, **changes})
 
 
 def array(explorable, name):
@@ -28,7 +28,7 @@ def array(explorable, name):
 @pytest.mark.parametrize("with_convex", [False, True])
 def test_the_papers_settings_are_within_the_budget(runs, with_convex):
     explorable = made(runs, **({} if with_convex else {"convex": None}))
-    assert explorable.stored_size() < explorables.BUDGET
+    assert explorable.stored_size() < interactive.BUDGET
     assert ("convex" in explorable.content["settings"]) == with_convex
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from dmfkit.explorables import BUDGET
+from dmfkit.interactive import BUDGET
 
 pytestmark = pytest.mark.book
 

@@ -12,7 +12,7 @@ import yaml
 from matplotlib.figure import Figure
 
 import dmfkit as dm
-from dmfkit import explorables
+from dmfkit import interactive
 
 pytestmark = pytest.mark.book
 ROOT = Path(__file__).parents[3]
@@ -144,7 +144,7 @@ def test_every_view_says_its_own_number(open_explorable, quick, chapter):
 
 
 def test_every_run_of_the_paper_can_be_reached_and_says_how_it_ended(mount, figure_1_runs):
-    shown = mount(explorables.PickAPanel(Figure(), **figure_1_runs))
+    shown = mount(interactive.PickAPanel(Figure(), **figure_1_runs))
     states = shown.root.evaluate(EVERY_STATE)
     assert len(states) == figure_1_runs["descent"]["status"].size + figure_1_runs["flow"]["status"].size + 2 * 3 * 4 * 3
     assert len({tuple(s[k] for k in ("n_observed", "depth", "init_scale", "lr", "seed")) for s in states}) == len(
@@ -176,7 +176,7 @@ def test_every_run_of_the_paper_can_be_reached_and_says_how_it_ended(mount, figu
 def test_a_mean_of_some_of_the_seeds_says_which(mount, figure_1_runs):
     descent = figure_1_runs["descent"].copy(deep=True)
     descent["status"].loc[{"n_observed": 2000, "depth": 2, "init_scale": 1e-2, "lr": 1e-3, "seed": 1}] = 2
-    shown = mount(explorables.PickAPanel(Figure(), **(figure_1_runs | {"descent": descent})))
+    shown = mount(interactive.PickAPanel(Figure(), **(figure_1_runs | {"descent": descent})))
     shown.choose("Method", "lr 0.001")
     shown.choose("Seed", "mean")
     assert "2 of 3 converged" in shown.text
@@ -191,7 +191,7 @@ def test_runs_that_left_the_finite_numbers_are_said(mount, figure_1_runs):
         descent[name][:] = np.nan
     flow = figure_1_runs["flow"].copy(deep=True)
     flow["status"][:] = int(dm.Status.LIMIT)
-    shown = mount(explorables.PickAPanel(Figure(), **(figure_1_runs | {"descent": descent, "flow": flow})))
+    shown = mount(interactive.PickAPanel(Figure(), **(figure_1_runs | {"descent": descent, "flow": flow})))
     assert "without converging" in shown.text
     shown.choose("Method", "lr 0.001")
     assert "no longer finite" in shown.text
@@ -204,7 +204,7 @@ def test_runs_that_left_the_finite_numbers_are_said(mount, figure_1_runs):
 
 @pytest.mark.parametrize("by", ["keyboard", "mouse", "touch"])
 def test_a_pinned_run_is_compared(mount, figure_1_runs, by):
-    shown = mount(explorables.PickAPanel(Figure(), **figure_1_runs))
+    shown = mount(interactive.PickAPanel(Figure(), **figure_1_runs))
     swap = shown.root.get_by_role("button", name="Swap the two")
     assert swap.is_disabled()
     shown.press("Pin this run", by=by)
@@ -228,7 +228,7 @@ def test_a_pinned_run_is_compared(mount, figure_1_runs, by):
 
 
 def test_the_table_agrees_with_the_values(mount, figure_1_runs):
-    shown = mount(explorables.PickAPanel(Figure(), **figure_1_runs))
+    shown = mount(interactive.PickAPanel(Figure(), **figure_1_runs))
     for depth in ("2", "4"):
         shown.choose("Depth", depth)
         now = shown.values
@@ -245,7 +245,7 @@ def test_the_table_agrees_with_the_values(mount, figure_1_runs):
 
 @pytest.mark.parametrize("by", ["mouse", "touch"])
 def test_a_touched_point_is_picked(mount, figure_1_runs, by):
-    shown = mount(explorables.PickAPanel(Figure(), **(figure_1_runs | {"convex": None})), width=1280)
+    shown = mount(interactive.PickAPanel(Figure(), **(figure_1_runs | {"convex": None})), width=1280)
     picture = shown.root.locator("svg.dmfkit-x-pick")
     picture.scroll_into_view_if_needed()
     points = picture.evaluate(
@@ -268,7 +268,7 @@ def test_a_touched_point_is_picked(mount, figure_1_runs, by):
 def test_one_value_is_text_and_no_dead_control(mount, figure_1_runs):
     one = {"n_observed": [2000], "depth": [3], "init_scale": [1e-3], "seed": [1]}
     few = {"descent": figure_1_runs["descent"].sel(one), "flow": figure_1_runs["flow"].sel(one), "convex": None}
-    shown = mount(explorables.PickAPanel(Figure(), **(figure_1_runs | few)))
+    shown = mount(interactive.PickAPanel(Figure(), **(figure_1_runs | few)))
     assert shown.root.locator("input[type=range]").count() == 0
     fixed = shown.root.locator(".dmfkit-x-controls div.dmfkit-x-control").all_text_contents()
     assert fixed == ["Known entries2000", "Depth3", "Seed1", "Initial scale c0.001"]

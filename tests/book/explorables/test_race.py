@@ -9,8 +9,8 @@ import torch
 from torch.autograd.functional import hessian
 
 import dmfkit as dm
-from dmfkit.explorables import DepthRace
-from dmfkit.explorables.explorable import script
+from dmfkit.interactive import DepthRace
+from dmfkit.interactive.explorable import script
 
 pytestmark = pytest.mark.book
 CHAPTER = "05_dynamics_in_experiments"

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dmfkit.errors import InputError
-from dmfkit.explorables.explorable import Explorable
 from dmfkit.factorizations.factorization import full_widths
 from dmfkit.factorizations.initialisation import initialise
+from dmfkit.interactive.explorable import Explorable
 from dmfkit.problems.losses import entry_order
 from dmfkit.problems.tasks import CompletionTask
 from dmfkit.training.descent_batch import BLOW_UP

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dmfkit.errors import InputError
-from dmfkit.explorables.explorable import Explorable
+from dmfkit.interactive.explorable import Explorable
 from dmfkit.linalg import spectra
 from dmfkit.training.result import Status
 

@@ -49,7 +49,7 @@ class Explorable(anywidget.AnyWidget):
 
     Notes
     -----
-    A subclass names its scripts, files of `dmfkit/explorables/js`, in `scripts`. The last one defines
+    A subclass names its scripts, files of `dmfkit/interactive/js`, in `scripts`. The last one defines
     ``start(root, content)``, which builds the explorable inside the element `root`.
     """
 
@@ -90,7 +90,7 @@ class Explorable(anywidget.AnyWidget):
 
 @cache
 def _source(name: str) -> str:
-    return (resources.files("dmfkit.explorables") / "js" / name).read_text(encoding="utf-8")
+    return (resources.files("dmfkit.interactive") / "js" / name).read_text(encoding="utf-8")
 
 
 def script(names: tuple[str, ...]) -> str:

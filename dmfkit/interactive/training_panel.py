@@ -1,4 +1,9 @@
-"""Train-it-yourself: controls over a task, a start and a method, with the run under a stop button."""
+"""Train-it-yourself: controls over a task, a start and a method, with the run under a stop button.
+
+The picture of a training panel: fall of the errors, and the spectrum against the truth.
+
+Whether somebody sits in front of this notebook.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +12,92 @@ import html
 import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
+from IPython.core.getipython import get_ipython
 from IPython.display import Image, display
+from matplotlib.figure import Figure
 
+from dmfkit.chapters.plotting import WIDTH
 from dmfkit.errors import InputError
 from dmfkit.experiments.sweeps import check_grid, choose_device
 from dmfkit.factorizations.starts import AnyStart
 from dmfkit.linalg import spectra
-from dmfkit.panels.drawing import SHOWN_VALUES, Trace, draw
-from dmfkit.panels.live import has_live_front_end
+from dmfkit.problems.losses import Problem
 from dmfkit.problems.tasks import Task, field_names, with_fields
 from dmfkit.training.descent import Descent
 from dmfkit.training.flow import Flow
 from dmfkit.training.result import Status
 from dmfkit.training.stepping import Moment, moments
+
+SHOWN_VALUES = 12
+
+
+@dataclass
+class Trace:
+    """What a panel has seen of one run."""
+
+    evaluations: list[int] = field(default_factory=list)
+    training: list[float] = field(default_factory=list)
+    error: list[float] = field(default_factory=list)
+    values: np.ndarray = field(default_factory=lambda: np.empty(0))
+    effective_rank: float = float("nan")
+
+    def add(self, moment: Moment, problem: Problem) -> None:
+        """Measure the run where it is; `problem` is the one that the factors solve."""
+        end_to_end = problem.lift(moment.factorization.end_to_end())
+        finite = bool(end_to_end.isfinite().all())
+        self.evaluations.append(moment.n_evaluations)
+        self.training.append(moment.mean_square)
+        truth = problem.ground_truth
+        self.error.append(
+            float(spectra.relative_error(end_to_end, truth)[0]) if finite and truth is not None else float("nan")
+        )
+        if finite:
+            values = spectra.singular_values(end_to_end)
+            self.values = values[0, :SHOWN_VALUES].cpu().numpy()
+            self.effective_rank = float(spectra.effective_rank(values)[0])
+
+
+def draw(traces: Sequence[Trace], truth: np.ndarray) -> Figure:
+    """Draw the runs, the last one in colour and an earlier one in grey behind it.
+
+    Parameters
+    ----------
+    traces : sequence of Trace
+        One or two runs, the present one last.
+    truth : array
+        Singular values of the matrix to be found, greatest first.
+    """
+    figure = Figure(figsize=(WIDTH, 6.0), layout="constrained")
+    fall, spectrum = figure.subplots(2, 1)
+    looks = [("the run before", "0.6", "0.75"), ("training", "C0", "C1")][-len(traces) :]
+    for trace, (name, dark, light) in zip(traces, looks, strict=True):
+        fall.plot(trace.evaluations, trace.training, color=dark, label=name)
+        fall.plot(trace.evaluations, trace.error, color=light, ls="--", label="error" if dark == "C0" else None)
+        spectrum.plot(
+            np.arange(1, len(trace.values) + 1), trace.values, "o", color=dark, label="found" if dark == "C0" else None
+        )
+    spectrum.plot(np.arange(1, len(truth) + 1), truth, "_", color="black", ms=18, label="truth")
+    fall.set(yscale="log", xlabel="gradients evaluated", ylabel="mean square, error")
+    spectrum.set(xlabel="number", ylabel="singular value", xticks=range(1, SHOWN_VALUES + 1))
+    for ax in (fall, spectrum):
+        ax.legend()
+    return figure
+
+
+def has_live_front_end() -> bool:
+    """Return whether a front end runs this cell that could ask its user something.
+
+    JupyterLab, Colab and Visual Studio Code say so with every cell they send. Papermill and other programs that
+    execute a notebook say that they cannot; there, and outside a notebook, the answer is no.
+    """
+    kernel = getattr(get_ipython(), "kernel", None)
+    return bool(getattr(kernel, "_allow_stdin", False))
+
 
 # The picture is drawn anew so often, in seconds: more would take time from the training.
 PICTURE_EVERY = 0.5

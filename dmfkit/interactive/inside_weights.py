@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dmfkit.errors import InputError
-from dmfkit.explorables.explorable import Explorable
+from dmfkit.interactive.explorable import Explorable
 
 # Multiples of the given step size. The last one is far beyond what training stands.
 STEP_SIZES = (0.25, 1.0, 4.0, 200.0)
