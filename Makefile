@@ -23,11 +23,11 @@ options = --preset $(PRESET) $(if $(filter-out 0,$(RECOMPUTE)),--recompute) \
 .PHONY: book test lint clean distclean
 
 book: $(installed)
-	$(bin)/python -m dmfkit book $(options)
+	$(bin)/python -m bookbuild book $(options)
 
 # The tests' own book lies apart, so that testing never replaces the book that you read.
 test: lint
-	$(bin)/python -m dmfkit book --preset quick --output _build/test
+	$(bin)/python -m bookbuild book --preset quick --output _build/test
 	OMP_NUM_THREADS=1 $(bin)/python -m pytest -n $(TEST_JOBS) --dist worksteal -rs
 
 lint: $(installed)
@@ -35,13 +35,13 @@ lint: $(installed)
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 
-$(installed): requirements.txt pyproject.toml
+$(installed): requirements.txt pyproject.toml bookbuild/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "$(PYTHON) is missing or older than Python 3.11: install a newer one and name it, as in make PYTHON=python3.12." >&2; \
 	  exit 1; }
 	$(PYTHON) -m venv .venv
 	$(bin)/python -m pip install --disable-pip-version-check -r requirements.txt
-	$(bin)/python -m pip install --disable-pip-version-check --no-deps -e .
+	$(bin)/python -m pip install --disable-pip-version-check --no-deps -e . -e ./bookbuild
 	@touch $@
 
 clean:

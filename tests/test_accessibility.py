@@ -45,7 +45,7 @@ Seven.
 
 {prf:ref}`First <thm-first>`, {prf:ref}`lem-second`, {ref}`ex-third`
 """
-EXTENSIONS = ["myst_parser", "sphinx_proof", "sphinx_exercise", "dmfkit.book.accessibility"]
+EXTENSIONS = ["myst_parser", "sphinx_proof", "sphinx_exercise", "bookbuild.sphinx_fixes"]
 
 
 # Once in a process: a second Sphinx in it would warn that the nodes of sphinx-proof are known already.

@@ -13,15 +13,11 @@ import xarray as xr
 import yaml
 from nbformat import v4
 
-from dmfkit.book import Layout, build
-from dmfkit.book.covers import find_cover, write_cards, write_frontispiece
-from dmfkit.book.execute import execute
-from dmfkit.book.layout import find_chapters
-from dmfkit.book.order import longest_first
-from dmfkit.book.presets import read_preset, with_recompute
-from dmfkit.book.publish import publish_results
-from dmfkit.book.stage import as_page, fill, reduce_contents, stage
-from dmfkit.book.strip import strip, strip_file
+from bookbuild import Layout, build
+from bookbuild.build import publish_results
+from bookbuild.notebooks import execute, longest_first, strip, strip_file
+from bookbuild.pages import as_page, fill, find_cover, reduce_contents, stage, write_cards, write_frontispiece
+from bookbuild.project import find_chapters, read_preset, with_recompute
 from dmfkit.errors import InputError
 from dmfkit.experiments.store import write
 
@@ -278,7 +274,7 @@ def test_strip_clears_what_running_left_and_keeps_the_rest(tmp_path):
 
 
 def command(root, *options):
-    return [sys.executable, "-m", "dmfkit", "book", "--root", str(root), *options]
+    return [sys.executable, "-m", "bookbuild", "book", "--root", str(root), *options]
 
 
 def run_build(root, *options):

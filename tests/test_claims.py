@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from nbformat import v4
 
-from dmfkit.book.collect import collect_claims
+from bookbuild.outputs import collect_claims
 from dmfkit.chapters.claims import CLAIM_TYPE, claim, ledger, not_testable
 from dmfkit.errors import InputError
 

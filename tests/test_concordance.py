@@ -8,10 +8,9 @@ import pytest
 from docutils import nodes
 from docutils.utils import new_document
 
-from dmfkit.book.concordance import concordance_tables, concordances, labels_for
-from dmfkit.book.mentions import MENTION
-from dmfkit.book.partial import labels_of
-from dmfkit.book.text_links import link_in_text
+from bookbuild.generated import concordance_tables, concordances, labels_for
+from bookbuild.pages import labels_of
+from bookbuild.sphinx_links import MENTION, link_in_text
 from dmfkit.chapters.claims import ledger
 
 CHAPTERS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))

@@ -16,9 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from setuptools import find_packages
 
-from dmfkit.book import Layout
-from dmfkit.book.first_cell import CELL, first_cell
-from dmfkit.book.repository import write_repository
+from bookbuild import Layout
+from bookbuild.repository import CELL, first_cell, write_repository
 
 pytestmark = [
     pytest.mark.notebook,

@@ -7,7 +7,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from dmfkit.book.explorables import STATE, VIEW, with_pictures, with_steady_models
+from bookbuild.pages import STATE, VIEW, with_pictures, with_steady_models
 from dmfkit.errors import InputError
 from dmfkit.interactive import BUDGET, DepthGap, Explorable, SchattenCorner
 

@@ -8,9 +8,9 @@ import pytest
 import xarray as xr
 from nbformat import v4
 
+from bookbuild.outputs import collect_results
+from bookbuild.pages import as_page
 from dmfkit import InputError, hand_over
-from dmfkit.book.collect import collect_results
-from dmfkit.book.stage import as_page
 from dmfkit.chapters.outputs import MOST_VALUES, RESULT_TYPE, HandedOver
 
 

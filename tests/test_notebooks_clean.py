@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from dmfkit.book.strip import strip
+from bookbuild.notebooks import strip
 from dmfkit.chapters.settings import literals, paper_settings
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +24,7 @@ def notebook(request):
 
 def test_nothing_is_left_from_running(notebook):
     nbformat.validate(notebook)
-    assert strip(notebook) == notebook, "run: python -m dmfkit strip notebooks/*.ipynb"
+    assert strip(notebook) == notebook, "run: python -m bookbuild strip notebooks/*.ipynb"
 
 
 def test_one_cell_holds_the_parameters(notebook):

@@ -8,8 +8,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from dmfkit.book.corrections import differences, errata
-from dmfkit.book.scoreboard import KINDS, NOT_EXAMINED, PAPERS, scoreboard
+from bookbuild.generated import KINDS, NOT_EXAMINED, PAPERS, differences, errata, scoreboard
 from dmfkit.chapters.claims import ledger
 
 ROOT = Path(__file__).parents[1]

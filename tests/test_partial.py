@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from dmfkit.book.partial import _ROLE, labels_of, title_of, without_absent
+from bookbuild.pages import _ROLE, labels_of, title_of, without_absent
 
 CHAPTERS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 

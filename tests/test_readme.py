@@ -13,8 +13,8 @@ import nbformat
 import pytest
 from recipes import recipes
 
-from dmfkit.book.layout import Layout
-from dmfkit.book.readme import FIGURE, draw_readme_figure
+from bookbuild.generated import FIGURE, draw_readme_figure
+from bookbuild.project import Layout
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -66,7 +66,7 @@ def test_using_the_package(tmp_path):
 
 
 def test_the_figure_is_the_one_that_the_stored_results_give():
-    # Same results, same versions: the same bytes. On failure, draw it anew by python -m dmfkit publish-results.
+    # Same results, same versions: the same bytes. On failure, draw it anew by python -m bookbuild publish-results.
     layout = Layout(ROOT, ROOT / "_build")
     assert (ROOT / FIGURE).read_bytes() == draw_readme_figure(layout)
     assert str(FIGURE) in README

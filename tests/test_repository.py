@@ -12,10 +12,16 @@ from nbformat import v4
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from dmfkit.book import Layout, build
-from dmfkit.book.first_cell import first_cell
-from dmfkit.book.repository import Repository, choose_repository, configuration, parse_repository, write_repository
-from dmfkit.book.strip import strip
+from bookbuild import Layout, build
+from bookbuild.notebooks import strip
+from bookbuild.repository import (
+    Repository,
+    choose_repository,
+    configuration,
+    first_cell,
+    parse_repository,
+    write_repository,
+)
 from dmfkit.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -89,7 +95,7 @@ def test_every_place_of_the_project_names_the_same_repository():
     repository = choose_repository(ROOT)
     expected = first_cell(repository.revision if repository else "")
     cells = first_cells(Layout(ROOT, ROOT / "_build"))
-    # On failure: python -m dmfkit repository URL.
+    # On failure: python -m bookbuild repository URL.
     assert {cell.source for cell in cells} == {expected}
     assert {cell.id for cell in cells} == {"install"}
     assert all("hide-input" in cell.metadata.tags for cell in cells)
@@ -121,7 +127,7 @@ def test_a_chapter_without_the_cell_gets_it_before_its_first_code(copy):
 @pytest.mark.parametrize("arguments", [["not an address"], [URL, "--branch", "a/b"]])
 def test_the_command_refuses_in_one_sentence_and_changes_nothing(copy, arguments):
     before = contents(copy)
-    command = [sys.executable, "-m", "dmfkit", "repository", *arguments, "--root", str(copy.root)]
+    command = [sys.executable, "-m", "bookbuild", "repository", *arguments, "--root", str(copy.root)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr.strip().count("\n") == 0

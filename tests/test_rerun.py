@@ -16,16 +16,14 @@ import xarray as xr
 import yaml
 from nbformat import v4
 
-from dmfkit.book.errors import RerunError
-from dmfkit.book.jobs import Finished
-from dmfkit.book.layout import Layout
+from bookbuild.notebooks import Finished
+from bookbuild.project import Layout, RerunError
+from bookbuild.rerun import rerun
+from bookbuild.rerun.plan import make_plan, read_sets
 from dmfkit.chapters.outputs import HandedOver
 from dmfkit.chapters.settings import paper_settings
 from dmfkit.errors import InputError
 from dmfkit.experiments.store import read
-from dmfkit.rerun import rerun
-from dmfkit.rerun.plan import make_plan
-from dmfkit.rerun.sets import read_sets
 
 ROOT = Path(__file__).parents[1]
 CLAIM = "application/vnd.dmfkit.claim+json"
@@ -361,7 +359,7 @@ def command(notebook, *options):
         str(root),
         *options,
     ]
-    return [sys.executable, "-m", "dmfkit", *words]
+    return [sys.executable, "-m", "bookbuild", *words]
 
 
 def call(notebook, content, *options):

@@ -12,12 +12,11 @@ import pytest
 import yaml
 from nbformat import v4
 
+from bookbuild.project import Layout, RerunError
+from bookbuild.rerun import rerun
+from bookbuild.rerun.on_cluster import execute, on_cluster, opener
 from dmfkit import InputError, cluster
-from dmfkit.book.errors import RerunError
-from dmfkit.book.layout import Layout
 from dmfkit.experiments.store import read
-from dmfkit.rerun import rerun
-from dmfkit.rerun.on_cluster import execute, on_cluster, opener
 
 distributed = pytest.importorskip("distributed")
 
@@ -122,7 +121,9 @@ def test_the_commands_cluster(monkeypatch):
     with pytest.raises(InputError, match=r"jobs = 3 is not allowed with the cluster tcp://10\.0\.0\.1:8786"):
         opener("tcp://10.0.0.1:8786", 3)
     asked = {}
-    monkeypatch.setattr("dmfkit.rerun.on_cluster.cluster", lambda where=None, **given: asked.update(given, where=where))
+    monkeypatch.setattr(
+        "bookbuild.rerun.on_cluster.cluster", lambda where=None, **given: asked.update(given, where=where)
+    )
     opener("local", 2)(2)
     assert asked == {"where": None, "workers": 2, "threads": max(1, (os.cpu_count() or 1) // 2)}
     opener("tcp://10.0.0.1:8786", None)(8)

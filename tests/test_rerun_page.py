@@ -24,7 +24,7 @@ RECIPES = recipes(PAGE)
 @pytest.fixture
 def project(tmp_path):
     """A copy of the project without stored results, so that everything is computed and nothing lands in this one."""
-    for name in ("dmfkit", "notebooks"):
+    for name in ("bookbuild", "dmfkit", "notebooks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("results", "__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dmfkit.book.speed import GROUPS, _table, speeds, stored
-from dmfkit.book.speed_targets import TARGETS, reached
+from bookbuild.speed_page import GROUPS, TARGETS, _table, reached, speeds, stored
 from dmfkit.errors import InputError
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ from nbformat import v4
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from dmfkit.book.presets import declared_parameters
+from bookbuild.project import declared_parameters
 
 pytestmark = pytest.mark.notebook
 

@@ -58,7 +58,7 @@ class HandedOver:
 
 
 def hand_over(name: str, values: Any, *dims: str) -> None:
-    """Leave a labelled result in the notebook's output, where `python -m dmfkit rerun` collects it.
+    """Leave a labelled result in the notebook's output, where `python -m bookbuild rerun` collects it.
 
     Parameters
     ----------

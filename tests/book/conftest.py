@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from dmfkit.book import Layout
+from bookbuild import Layout
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("book", "dmfkit", "notebooks", "_config.yml", "_toc.yml")
+SOURCES = ("book", "bookbuild", "dmfkit", "notebooks", "_config.yml", "_toc.yml")
 LEFT_BY_RUNNING = ("__pycache__", ".ipynb_checkpoints")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
@@ -41,7 +41,7 @@ def layout():
             command = [
                 sys.executable,
                 "-m",
-                "dmfkit",
+                "bookbuild",
                 "book",
                 "--preset",
                 "quick",

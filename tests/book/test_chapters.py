@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 
-from dmfkit.book.collect import collect_results
+from bookbuild.outputs import collect_results
 from dmfkit.chapters.settings import PARAMETERS_CELL
 
 pytestmark = [pytest.mark.book, pytest.mark.notebook]

@@ -8,11 +8,10 @@ from http.server import ThreadingHTTPServer
 
 import pytest
 
-from dmfkit.book import Layout
-from dmfkit.book.first_cell import first_cell
-from dmfkit.book.render import render
-from dmfkit.book.repository import Repository, choose_repository
-from dmfkit.book.stage import stage
+from bookbuild import Layout
+from bookbuild.build import render
+from bookbuild.pages import stage
+from bookbuild.repository import Repository, choose_repository, first_cell
 
 from .conftest import Quiet
 from .test_browser import serious_violations, settle, watch

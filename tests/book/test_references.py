@@ -5,8 +5,8 @@ import re
 import pytest
 from bs4 import BeautifulSoup
 
-from dmfkit.book.concordance import concordances, labels_for
-from dmfkit.book.mentions import MENTION
+from bookbuild.generated import concordances, labels_for
+from bookbuild.sphinx_links import MENTION
 
 pytestmark = pytest.mark.book
 

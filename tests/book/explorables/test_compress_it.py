@@ -9,7 +9,7 @@ import torch
 import yaml
 
 import dmfkit as dm
-from dmfkit.book.explorables import STATE
+from bookbuild.pages import STATE
 from dmfkit.chapters.settings import paper_settings
 
 pytestmark = pytest.mark.book

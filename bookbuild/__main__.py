@@ -9,18 +9,16 @@ from typing import Annotated
 
 import typer
 
-from dmfkit.book import Layout
-from dmfkit.book import build as build_book
-from dmfkit.book.errors import BuildError
-from dmfkit.book.jobs import run_processes
-from dmfkit.book.presets import PAPER
-from dmfkit.book.publish import publish_results
-from dmfkit.book.readme import FIGURE, draw_readme_figure
-from dmfkit.book.repository import write_repository
-from dmfkit.book.strip import strip_file
+from bookbuild import Layout
+from bookbuild import build as build_book
+from bookbuild.build import publish_results
+from bookbuild.generated import FIGURE, draw_readme_figure
+from bookbuild.notebooks import run_processes, strip_file
+from bookbuild.project import PAPER, BuildError
+from bookbuild.repository import write_repository
+from bookbuild.rerun import rerun
+from bookbuild.rerun.on_cluster import on_cluster, opener
 from dmfkit.errors import InputError
-from dmfkit.rerun import rerun
-from dmfkit.rerun.on_cluster import on_cluster, opener
 
 app = typer.Typer(
     add_completion=False,

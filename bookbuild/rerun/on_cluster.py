@@ -12,16 +12,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dmfkit.book.jobs import (
+from bookbuild.notebooks import (
     Finished,
     Job,
     JobRunner,
+    describe_failure,
     notebook_environment,
     start_papermill,
     stop_processes,
     threads_for,
 )
-from dmfkit.book.outcome import describe_failure
 from dmfkit.errors import InputError
 from dmfkit.experiments.cluster import Executor, cluster
 

@@ -1,5 +1,5 @@
 """Re-running a chapter with many sets of parameters, and their results side by side."""
 
-from dmfkit.rerun.run import rerun
+from bookbuild.rerun.run import rerun
 
 __all__ = ["rerun"]

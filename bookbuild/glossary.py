@@ -9,7 +9,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 
-from dmfkit.book.text_links import link_in_text
+from bookbuild.sphinx_links import link_in_text
 
 PAGE = "book/glossary"
 _CHAPTERS = "notebooks/"
