@@ -1,6 +1,5 @@
 // What scrolls inside itself must be reachable by keyboard; what does not scroll must not be a stop on the way.
-const SCROLLING =
-  "div.math mjx-container, span.math, .cell_output, .cell_output pre, .highlight pre, .pst-scrollable-table-container, .output";
+const SCROLLING = "div.math mjx-container, span.math, .cell_output, .cell_output pre, .highlight pre, .pst-scrollable-table-container, .output";
 
 function markScrolling() {
   for (const element of document.querySelectorAll(SCROLLING)) {

@@ -56,13 +56,21 @@ function startGlossary(definitions) {
     }
     link.setAttribute("aria-describedby", id);
     let touched = false;
-    link.addEventListener("pointerdown", (event) => { touched = event.pointerType === "touch"; });
-    link.addEventListener("pointercancel", () => { touched = false; });
+    link.addEventListener("pointerdown", (event) => {
+      touched = event.pointerType === "touch";
+    });
+    link.addEventListener("pointercancel", () => {
+      touched = false;
+    });
     link.addEventListener("pointerenter", (event) => {
       if (event.pointerType === "mouse") later(() => show(link, definition), 120);
     });
-    link.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") later(hide, 200); });
-    link.addEventListener("focus", () => { if (!touched) show(link, definition); });
+    link.addEventListener("pointerleave", (event) => {
+      if (event.pointerType === "mouse") later(hide, 200);
+    });
+    link.addEventListener("focus", () => {
+      if (!touched) show(link, definition);
+    });
     link.addEventListener("blur", hide);
     link.addEventListener("click", (event) => {
       // The first tap shows the definition, a second one follows the link.
@@ -76,7 +84,9 @@ function startGlossary(definitions) {
   // One may point at the definition itself, to read or to copy it.
   tip.addEventListener("pointerenter", () => clearTimeout(timer));
   tip.addEventListener("pointerleave", () => later(hide, 200));
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") hide();
+  });
   document.addEventListener("pointerdown", (event) => {
     // A finger on the definition puts it away: it may cover the next term.
     const inside = shown?.contains(event.target) || (event.pointerType !== "touch" && tip.contains(event.target));

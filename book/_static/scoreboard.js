@@ -18,7 +18,11 @@ function startFilter(form) {
     // A heading with nothing left under it would only be in the way; the innermost sections come first.
     for (const section of [...document.querySelectorAll("section")].reverse()) {
       const inside = [...section.querySelectorAll("table.dmfkit-scoreboard tbody tr")];
-      if (inside.length && !section.contains(form)) section.classList.toggle("dmfkit-empty", inside.every((row) => row.hidden));
+      if (inside.length && !section.contains(form))
+        section.classList.toggle(
+          "dmfkit-empty",
+          inside.every((row) => row.hidden),
+        );
     }
     const left = rows.filter((row) => !row.hidden).length;
     form.querySelector(".dmfkit-shown").textContent = `Showing ${left} of ${rows.length} claims.`;
@@ -43,8 +47,17 @@ function startFilter(form) {
   }
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("input", () => { show(); remember(); });
-  form.addEventListener("reset", () => setTimeout(() => { for (const field of fields) field.value = ""; show(); remember(); }));
+  form.addEventListener("input", () => {
+    show();
+    remember();
+  });
+  form.addEventListener("reset", () =>
+    setTimeout(() => {
+      for (const field of fields) field.value = "";
+      show();
+      remember();
+    }),
+  );
   show();
 }
 

@@ -23,7 +23,9 @@ function ticksOf([low, high], log, most) {
     if (powers.length >= 2) return powers;
     const values = [];
     for (let k = first - 1; k <= last; k += 1) for (const m of [1, 2, 5]) values.push(m * 10 ** k);
-    return values.filter((value) => value >= low * 0.999 && value <= high * 1.001).map((value) => ({ value, text: value < 1000 || value >= 1e6 ? say(value) : value.toLocaleString("en") }));
+    return values
+      .filter((value) => value >= low * 0.999 && value <= high * 1.001)
+      .map((value) => ({ value, text: value < 1000 || value >= 1e6 ? say(value) : value.toLocaleString("en") }));
   }
   const rough = (high - low) / Math.max(1, most) || 1;
   const unit = 10 ** Math.floor(Math.log10(rough));
@@ -179,7 +181,8 @@ function markNode(mark, [x, y]) {
   const paint = { fill: mark.colour ?? colour(mark.series ?? 0), stroke: "var(--dmfkit-x-ground)", "stroke-width": 1 };
   const r = mark.size ?? 5;
   if (shape === "ring") return draw("circle", { cx: x, cy: y, r, fill: "none", stroke: paint.fill, "stroke-width": 2.5, "stroke-dasharray": mark.dash });
-  if (shape === "cross") return draw("path", { d: `M${x - r} ${y - r}l${2 * r} ${2 * r}m0 ${-2 * r}l${-2 * r} ${2 * r}`, stroke: paint.fill, "stroke-width": 1.8 });
+  if (shape === "cross")
+    return draw("path", { d: `M${x - r} ${y - r}l${2 * r} ${2 * r}m0 ${-2 * r}l${-2 * r} ${2 * r}`, stroke: paint.fill, "stroke-width": 1.8 });
   const corners = { square: [-1, -1, 1, -1, 1, 1, -1, 1], triangle: [0, -1.2, 1.1, 0.9, -1.1, 0.9], diamond: [0, -1.3, 1.3, 0, 0, 1.3, -1.3, 0] };
   const node =
     shape === "circle"
@@ -192,7 +195,8 @@ function markNode(mark, [x, y]) {
 /** A legend: for each entry {text, series, dash}, or with a shape {text, series, shape, size}. */
 function legend(entries) {
   const items = entries.map(({ text, series, dash, shape, size, colour: own }) => {
-    if (shape) return make("li", {}, draw("svg", { width: 16, height: 14, "aria-hidden": "true" }, markNode({ series, shape, size, colour: own }, [8, 7])), text);
+    if (shape)
+      return make("li", {}, draw("svg", { width: 16, height: 14, "aria-hidden": "true" }, markNode({ series, shape, size, colour: own }, [8, 7])), text);
     const line = draw("line", { x1: 1, x2: 25, y1: 7, y2: 7, "stroke-width": 3, "stroke-dasharray": dash, stroke: own ?? colour(series) });
     return make("li", {}, draw("svg", { width: 26, height: 14, "aria-hidden": "true" }, line), text);
   });

@@ -59,7 +59,9 @@ function start(root, { settings, arrays }) {
   }
 
   function shownRuns() {
-    return KINDS.filter((kind) => curves[kind].value).map(find).filter(Boolean);
+    return KINDS.filter((kind) => curves[kind].value)
+      .map(find)
+      .filter(Boolean);
   }
 
   function domain() {
@@ -114,7 +116,9 @@ function start(root, { settings, arrays }) {
     });
     keys.element.replaceChildren(legend(shown.map((run) => ({ text: nameOf(run), series: KINDS.indexOf(run.kind), dash: DASHES[run.kind] }))));
     const outcome = outcomeOf(race, wide, compressed);
-    const text = [outcome, narrowText(race, wide, find("narrow"), curves.narrow.value), reading(race, at, wide, compressed, axis.value)].filter(Boolean).join(" ");
+    const text = [outcome, narrowText(race, wide, find("narrow"), curves.narrow.value), reading(race, at, wide, compressed, axis.value)]
+      .filter(Boolean)
+      .join(" ");
     picture.describe(`Relative error against ${axis.value ? "time" : "iterations"}, both logarithmic. ${outcome}`);
     view.say(text, {
       ...at,

@@ -20,19 +20,31 @@ function outcomeOf(race, wide, run) {
   const spare = `2r̂ = ${2 * run.bound}`;
   const texts = [];
   if (!wide.met) texts.push("The wide run does not meet the stopping rule within its time, so there is nothing to keep up with.");
-  else if (run.met && run.bound >= race.rank) texts.push(`Compressed, γ = ${run.rate}, r̂ = ${run.bound}: it meets the stopping rule after ${times(ratio)} the wide run’s iterations and ${times(inTime)} its time.`);
-  else if (run.met) texts.push(`r̂ = ${run.bound} is below the rank ${race.rank}: the frames begin without all directions, and the run stands still on the way. As ${spare} leaves room for them it meets the rule in the end, after ${times(ratio)} the wide run’s iterations.`);
+  else if (run.met && run.bound >= race.rank)
+    texts.push(
+      `Compressed, γ = ${run.rate}, r̂ = ${run.bound}: it meets the stopping rule after ${times(ratio)} the wide run’s iterations and ${times(inTime)} its time.`,
+    );
+  else if (run.met)
+    texts.push(
+      `r̂ = ${run.bound} is below the rank ${race.rank}: the frames begin without all directions, and the run stands still on the way. As ${spare} leaves room for them it meets the rule in the end, after ${times(ratio)} the wide run’s iterations.`,
+    );
   else texts.push(`It fails. ${whyFailed(race, run)} After ${times(ratio)} the wide run’s iterations its error is ${say(run.errors.at(-1))}.`);
-  if (race.lr > run.stable) texts.push(`And the step ${say(race.lr)} is above the largest stable one along this run, ${say(run.stable)}: gradient descent would not follow this curve, which is the gradient flow’s.`);
+  if (race.lr > run.stable)
+    texts.push(
+      `And the step ${say(race.lr)} is above the largest stable one along this run, ${say(run.stable)}: gradient descent would not follow this curve, which is the gradient flow’s.`,
+    );
   return texts.join(" ");
 }
 
 function whyFailed(race, run) {
   const i = race.bounds.indexOf(run.bound);
   const low = run.bound < race.rank ? ` That r̂ = ${run.bound} is below the rank ${race.rank} makes them miss more.` : "";
-  if (run.rate === 0) return `With γ = 0 the frames never turn, and they miss ${say(100 * race.missed[i])} % of ‖Φ‖², which no core repairs: this is for good.${low}`;
-  if (2 * run.bound < race.rank) return `Cores of 2r̂ = ${2 * run.bound} rows make no matrix of rank ${race.rank}; the nearest of rank ${2 * run.bound} is ${say(race.beyond[i])} away: this is for good.`;
-  if (run.bound < race.rank) return `r̂ = ${run.bound} is below the rank ${race.rank}, so the frames begin without some directions and have not found them in this time; cores of 2r̂ = ${2 * run.bound} rows leave room for them, so no bound says that they never will.`;
+  if (run.rate === 0)
+    return `With γ = 0 the frames never turn, and they miss ${say(100 * race.missed[i])} % of ‖Φ‖², which no core repairs: this is for good.${low}`;
+  if (2 * run.bound < race.rank)
+    return `Cores of 2r̂ = ${2 * run.bound} rows make no matrix of rank ${race.rank}; the nearest of rank ${2 * run.bound} is ${say(race.beyond[i])} away: this is for good.`;
+  if (run.bound < race.rank)
+    return `r̂ = ${run.bound} is below the rank ${race.rank}, so the frames begin without some directions and have not found them in this time; cores of 2r̂ = ${2 * run.bound} rows leave room for them, so no bound says that they never will.`;
   return `At γ = ${run.rate} the frames turn too slowly to meet the rule in this time.`;
 }
 

@@ -58,7 +58,12 @@ function choice({ label, options, value, change, inline = false }) {
   const control = {
     element: make("fieldset", { class: `dmfkit-x-control dmfkit-x-choice${inline ? " dmfkit-x-inline" : ""}` }, make("legend", {}, label), ...labels),
     get value() {
-      return entries[Math.max(0, inputs.findIndex((input) => input.checked))][1];
+      return entries[
+        Math.max(
+          0,
+          inputs.findIndex((input) => input.checked),
+        )
+      ][1];
     },
     set(next) {
       inputs.forEach((input, i) => (input.checked = entries[i][1] === next));

@@ -77,17 +77,9 @@ function start(root, { settings }) {
       y: { label: "σ₁", domain: [low, reach], log: true },
       lines: curves,
       marks: [{ x: s2, y: s1, series: 1 }],
-      rules: [
-        ...(Number.isFinite(level) ? [{ y: level, label: "level", dash: "2 4" }] : []),
-        ...(pole ? [{ x: pole, label: "infinite", dash: "2 4" }] : []),
-      ],
+      rules: [...(Number.isFinite(level) ? [{ y: level, label: "level", dash: "2 4" }] : []), ...(pole ? [{ x: pole, label: "infinite", dash: "2 4" }] : [])],
     });
-    keys.element.replaceChildren(
-      legend([
-        { text: `depth ${now.depth}`, series: 1 },
-        ...others.map((n) => ({ text: `depth ${n}`, ...OTHERS[n - 1] })),
-      ]),
-    );
+    keys.element.replaceChildren(legend([{ text: `depth ${now.depth}`, series: 1 }, ...others.map((n) => ({ text: `depth ${n}`, ...OTHERS[n - 1] }))]));
     const gap = s2 / s1;
     const before = saturationLevel({ ...now, depth: now.depth - 1 });
     const shallower = Number.isFinite(before) ? `; at depth ${now.depth - 1} that is ${say(before)}` : "";

@@ -131,7 +131,17 @@ function start(root, content) {
     const { set } = race;
     const presents = race.records.map((record) => record.present());
     const moment = chosen > 0 ? firstAhead(race.records[chosen - 1], race.records[chosen], 10, every) : NaN;
-    const shared = { records: race.records, presents, every, d, end: Math.max(goal.value, race.step), chosen, truth: race.spectrum, stableRates: race.stableRates, moment };
+    const shared = {
+      records: race.records,
+      presents,
+      every,
+      d,
+      end: Math.max(goal.value, race.step),
+      chosen,
+      truth: race.spectrum,
+      stableRates: race.stableRates,
+      moment,
+    };
     multiples.show({ ...shared, floor: 10 ** (Math.floor(Math.log10(set.scale)) - 2) });
     all.show(shared);
     maps.show({ ...race, product: race.records[chosen].run.product, d, depth: depths[chosen] });

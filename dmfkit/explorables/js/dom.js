@@ -59,10 +59,7 @@ function isDark() {
   const html = document.documentElement;
   const body = document.body;
   return (
-    html.dataset.theme === "dark" ||
-    html.getAttribute("theme") === "dark" ||
-    body.dataset.jpThemeLight === "false" ||
-    body.classList.contains("vscode-dark")
+    html.dataset.theme === "dark" || html.getAttribute("theme") === "dark" || body.dataset.jpThemeLight === "false" || body.classList.contains("vscode-dark")
   );
 }
 

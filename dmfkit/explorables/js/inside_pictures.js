@@ -22,7 +22,9 @@ function drawSpectrum(spectrum, run, now, l, { n, rank, moments }) {
     marks: now.step ? now.values[l].map((value, i) => ({ x: now.step, y: value, size: 3, shape: "circle", series: i < rank ? 0 : i >= n - rank ? 1 : 3 })) : [],
     rules: [{ x: Math.max(0.8, now.step), dash: "3 3" }],
   });
-  spectrum.describe(`Singular values of layer ${l + 1} against the step, with the present step marked: ${rank} on top, ${rank} below, ${n - 2 * rank} in the middle, and Equation 4 dotted.`);
+  spectrum.describe(
+    `Singular values of layer ${l + 1} against the step, with the present step marked: ${rank} on top, ${rank} below, ${n - 2 * rank} in the middle, and Equation 4 dotted.`,
+  );
   return legend([
     { text: `${rank} largest`, series: 0 },
     { text: `${n - 2 * rank} in the middle`, series: 3 },
@@ -41,9 +43,17 @@ function drawLeak(leak, run, now, all, framed, moments) {
   leak.show({
     x: { label: "step", domain: [0.8, moments.at(-1)], log: true },
     y: { label: "off the blocks", domain: [ROUNDING, 10], log: true },
-    lines: lines.map((line) => ({ x, y: all.map((one) => Math.max(ROUNDING, one[line.key])), series: line.series, dash: line.dash, width: line.chosen ? 3 : 1.2 })),
+    lines: lines.map((line) => ({
+      x,
+      y: all.map((one) => Math.max(ROUNDING, one[line.key])),
+      series: line.series,
+      dash: line.dash,
+      width: line.chosen ? 3 : 1.2,
+    })),
     rules: [{ x: Math.max(0.8, now.step), dash: "3 3" }],
   });
-  leak.describe(`Largest entry off the blocks, over the largest entry, against the step: at the present step ${say(all[run.kept.indexOf(now)].inside, 2)} in the frames and ${say(all[run.kept.indexOf(now)].outside, 2)} in the standard basis.`);
+  leak.describe(
+    `Largest entry off the blocks, over the largest entry, against the step: at the present step ${say(all[run.kept.indexOf(now)].inside, 2)} in the frames and ${say(all[run.kept.indexOf(now)].outside, 2)} in the standard basis.`,
+  );
   return legend(lines);
 }

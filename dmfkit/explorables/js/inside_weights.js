@@ -185,7 +185,9 @@ function start(root, { settings, arrays }) {
       lost: run.lost,
       playing: timer !== 0,
     };
-    map.describe(`Heat map of ${place} at step ${now.step}: ${basis.value && !values.masked ? `a filled ${size} by ${size} corner, a diagonal, and nothing else` : "every entry is filled"}`);
+    map.describe(
+      `Heat map of ${place} at step ${now.step}: ${basis.value && !values.masked ? `a filled ${size} by ${size} corner, a diagonal, and nothing else` : "every entry is filled"}`,
+    );
     view.say(insideWords(values, found.most, settings), values);
   }
 

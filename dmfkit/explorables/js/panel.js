@@ -8,7 +8,10 @@ function start(root, content) {
   const views = convex
     ? { "rank against norm": "plane", error: "relative_error", "nuclear norm": "nuclear_norm", "effective rank": "effective_rank" }
     : { error: "relative_error", "gradient evaluations": "n_evaluations" };
-  const converged = runs.places().map(runs.run).filter((run) => run.n_converged);
+  const converged = runs
+    .places()
+    .map(runs.run)
+    .filter((run) => run.n_converged);
   const domains = Object.fromEntries(Object.keys(TITLES).map((name) => [name, domainOf(name, converged, [truth, ...(convex ?? [])])]));
 
   const numbered = (values, text = String) => Object.fromEntries(values.map((value, i) => [text(value), i]));
@@ -17,7 +20,11 @@ function start(root, content) {
   const controls = {
     entries: pick("Known entries", numbered(grid.n_observed), 0),
     depth: pick("Depth", numbered(grid.depth), 0),
-    rate: pick("Method", numbered(lrs, (lr) => (lr === null ? "flow" : `lr ${lr}`)), lrs.length - 1),
+    rate: pick(
+      "Method",
+      numbered(lrs, (lr) => (lr === null ? "flow" : `lr ${lr}`)),
+      lrs.length - 1,
+    ),
     seed: pick("Seed", seeds, 0),
     scale: slider({
       label: "Initial scale c",
@@ -123,7 +130,9 @@ function start(root, content) {
     page.say(said.filter(Boolean).join(" "), { ...now, view: view.value, floor, truth, convex: best ?? null, pinned });
     const first = now.spectrum.slice(0, rank + 1).map((value) => say(value));
     spectrum.describe(`Singular values of ${nameOf(now)}, on a logarithmic axis. The first ${rank + 1}: ${first.join(", ")}. The truth has ${rank}.`);
-    panel.describe(`${points.y.label} against ${points.x.label}, a point for each run with ${now.n_observed} entries${view.value === "plane" ? "" : ` and depth ${now.depth}`}; the run of the text is ringed.`);
+    panel.describe(
+      `${points.y.label} against ${points.x.label}, a point for each run with ${now.n_observed} entries${view.value === "plane" ? "" : ` and depth ${now.depth}`}; the run of the text is ringed.`,
+    );
   }
   update();
 }

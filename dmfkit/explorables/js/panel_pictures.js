@@ -76,7 +76,10 @@ function panelPicture(place, pin, quantity, { runs, settings, domains }) {
   if (dots.some((dot) => dot.shape === "cross")) keys.push({ text: "did not converge", colour: SOFT, shape: "cross", size: 4 });
 
   function through(from, style) {
-    const points = grid.init_scale.map((_, scale) => ({ ...from, scale })).filter((one) => runs.run(one).n_converged).map(pointOf);
+    const points = grid.init_scale
+      .map((_, scale) => ({ ...from, scale }))
+      .filter((one) => runs.run(one).n_converged)
+      .map(pointOf);
     return { x: points.map((point) => point.x), y: points.map((point) => point.y), width: 1.5, ...style };
   }
   const lines = [through(place, { series: SHOWN })];

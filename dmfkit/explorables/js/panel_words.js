@@ -24,7 +24,9 @@ function outcomeOf(run, stop) {
   }
   if (run.counts.converged) return `converged after ${steps}`;
   if (run.counts.diverged) {
-    const there = Number.isFinite(run.spectrum[0]) ? `shown is where it stood then, with a largest singular value of ${say(run.spectrum[0])}` : "its entries were no longer finite, and there is no spectrum to show";
+    const there = Number.isFinite(run.spectrum[0])
+      ? `shown is where it stood then, with a largest singular value of ${say(run.spectrum[0])}`
+      : "its entries were no longer finite, and there is no spectrum to show";
     return `diverged and was given up after ${steps}. It has no result; ${there}`;
   }
   const when = run.counts.limit ? `ran out of steps after ${steps}` : `reached the end of its time after ${steps}`;
@@ -53,7 +55,8 @@ function rangeOf(runs, quantity) {
 function tradeOf(run, best) {
   const norm = run.nuclear_norm / best.nuclear_norm - 1;
   const rank = `an effective rank ${offsetOf(run.effective_rank - best.effective_rank)}`;
-  if (norm < 0) return `Its nuclear norm is ${percent(norm)} below the least, as it can be, since it fits the known entries only to the stopping threshold; it has ${rank}.`;
+  if (norm < 0)
+    return `Its nuclear norm is ${percent(norm)} below the least, as it can be, since it fits the known entries only to the stopping threshold; it has ${rank}.`;
   const ending = norm < 2e-3 ? "" : run.effective_rank < best.effective_rank ? ": it gives up norm for rank" : ": more of both";
   return `Compared with the matrix of least nuclear norm it has ${percent(norm)} more nuclear norm and ${rank}${ending}.`;
 }
@@ -84,7 +87,10 @@ function comparisonOf(run, pinned, { rank, convex }) {
     const who = run.n_converged ? "that one did not converge" : pinned.n_converged ? "this one did not converge" : "neither converged";
     return `${other}: nothing to compare, since ${who}.`;
   }
-  const findings = [`error ${ratioOf(run.relative_error, pinned.relative_error)}`, `${sigma(rank + 1)} ${ratioOf(run.value_after_rank, pinned.value_after_rank)}`];
+  const findings = [
+    `error ${ratioOf(run.relative_error, pinned.relative_error)}`,
+    `${sigma(rank + 1)} ${ratioOf(run.value_after_rank, pinned.value_after_rank)}`,
+  ];
   if (convex) {
     findings.push(`nuclear norm ${offsetOf(run.nuclear_norm - pinned.nuclear_norm)}`);
     findings.push(`effective rank ${offsetOf(run.effective_rank - pinned.effective_rank)}`);

@@ -25,6 +25,10 @@ function lineUp({ settings, arrays, stableRates }, set) {
   });
   // A few milliseconds each, so not again for another scale, rate or start.
   const key = `${set.task} ${set.nObserved}`;
-  if (!stableRates.has(key)) stableRates.set(key, problems.map((problem) => stableRate(svd, problem)));
+  if (!stableRates.has(key))
+    stableRates.set(
+      key,
+      problems.map((problem) => stableRate(svd, problem)),
+    );
   return { set, truth, mask, spectrum, records, stableRates: stableRates.get(key), step: 0 };
 }

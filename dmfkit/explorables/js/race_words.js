@@ -32,7 +32,10 @@ function rateWords({ records, set, stableRates }, depths) {
   const said = lost.map((n) => `Depth ${depths[n]} diverged at step ${records[n].run.steps}.`);
   if (!fast.length) return said;
   const limits = list(fast.map((n) => say(stableRates[n])));
-  return [...said, `The learning rate is too large for depth ${list(fast.map((n) => depths[n]))} to settle near the target, where up to ${limits} is stable: take a smaller one.`];
+  return [
+    ...said,
+    `The learning rate is too large for depth ${list(fast.map((n) => depths[n]))} to settle near the target, where up to ${limits} is stable: take a smaller one.`,
+  ];
 }
 
 /** The text above the pictures; `ending` is "over", "goal" where the run has come to its step, or empty. */
@@ -40,7 +43,9 @@ function raceWords({ race, goal, presents, chosen, moment, depths, d, rank, endi
   const { nObserved, scale, lr } = race.set;
   const parts = [];
   if (race.step === 0) {
-    parts.push(`At the start: ${nObserved} of ${d * d} entries are observed, and every product has the expected norm ${say(scale)}. Press Run for ${goal} steps at the learning rate ${say(lr)}.`);
+    parts.push(
+      `At the start: ${nObserved} of ${d * d} entries are observed, and every product has the expected norm ${say(scale)}. Press Run for ${goal} steps at the learning rate ${say(lr)}.`,
+    );
   } else {
     const record = race.records[chosen];
     const present = presents[chosen];
