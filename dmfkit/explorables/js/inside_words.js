@@ -1,6 +1,12 @@
 // What the reader of Inside the weights is told: the numbers behind the picture, in sentences.
 
-/** The text above the pictures; `about` has the settings of the explorable. */
+/**
+ * The text above the pictures; `about` has the settings of the explorable.
+ *
+ * @param {InsideValues} values
+ * @param {number} most
+ * @param {InsideSettings} about
+ */
 function insideWords(values, most, about) {
   const { n, rank, size } = about;
   const off = values.in_frames ? values.off_in_frames : values.off_in_standard_basis;
@@ -29,14 +35,22 @@ function insideWords(values, most, about) {
   return texts.join(" ");
 }
 
-/** How many singular values lie above and below the inert number, by more than rounding. */
+/**
+ * How many singular values lie above and below the inert number, by more than rounding.
+ *
+ * @param {InsideValues} values
+ */
 function aroundInert({ singular_values: all, rho_predicted: rho }) {
   const margin = 1e-9 * all[0];
   const level = Math.abs(rho);
   return { above: all.filter((s) => s > level + margin).length, below: all.filter((s) => s < level - margin).length };
 }
 
-/** A number as a subscript. */
+/**
+ * A number as a subscript.
+ *
+ * @param {number} number
+ */
 function below(number) {
-  return String(number).replace(/\d/g, (digit) => "₀₁₂₃₄₅₆₇₈₉"[digit]);
+  return String(number).replace(/\d/g, (digit) => "₀₁₂₃₄₅₆₇₈₉"[Number(digit)]);
 }
