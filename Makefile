@@ -16,6 +16,8 @@ TEST_JOBS ?= 3
 
 bin := .venv/bin
 installed := .venv/.installed
+npm := $(shell command -v npm)
+javascript := node_modules/.installed
 options = --preset $(PRESET) $(if $(filter-out 0,$(RECOMPUTE)),--recompute) \
   $(foreach chapter,$(ONLY),--only $(chapter)) $(if $(JOBS),--jobs $(JOBS)) \
   $(if $(REPOSITORY),--repository '$(REPOSITORY)')
@@ -30,10 +32,16 @@ test: lint
 	$(bin)/python -m bookbuild book --preset quick --output _build/test
 	OMP_NUM_THREADS=1 $(bin)/python -m pytest -n $(TEST_JOBS) --dist worksteal -rs
 
-lint: $(installed)
+lint: $(installed) $(if $(npm),$(javascript))
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
+	@if [ -x node_modules/.bin/tsc ]; then npm run --silent check; else \
+	  echo "The JavaScript was not checked: $(if $(npm),its tools could not be installed,there is no npm) (see package.json)."; fi
+
+# The tools that check the JavaScript. Elsewhere than in a workflow one can do without them.
+$(javascript): package.json package-lock.json
+	@npm ci --no-audit --no-fund --silent && touch $@ || [ -z "$${CI:-}" ]
 
 $(installed): requirements.txt pyproject.toml bookbuild/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -48,4 +56,4 @@ clean:
 	rm -rf _build
 
 distclean: clean
-	rm -rf .venv
+	rm -rf .venv node_modules

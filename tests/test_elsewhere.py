@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 import subprocess
+import tomllib
 import venv
 from importlib import metadata
 from pathlib import Path
 
 import nbformat
 import pytest
-import tomllib
 from nbformat import v4
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name

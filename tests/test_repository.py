@@ -3,11 +3,11 @@
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
 import pytest
-import tomllib
 from nbformat import v4
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet

@@ -1,9 +1,8 @@
 // What scrolls inside itself must be reachable by keyboard; what does not scroll must not be a stop on the way.
-const SCROLLING =
-  "div.math mjx-container, span.math, .cell_output, .cell_output pre, .highlight pre, .pst-scrollable-table-container, .output";
+const SCROLLING = "div.math mjx-container, span.math, .cell_output, .cell_output pre, .highlight pre, .pst-scrollable-table-container, .output";
 
 function markScrolling() {
-  for (const element of document.querySelectorAll(SCROLLING)) {
+  for (const element of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(SCROLLING))) {
     // An accent may overhang its formula by a few pixels.
     const slack = element.matches("span.math") ? 4 : 1;
     if (element.scrollWidth > element.clientWidth + slack) {
@@ -27,9 +26,10 @@ if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined
 }
 
 // What is folded is opened for printing and folded again after it; code stays folded.
+/** @type {HTMLDetailsElement[]} */
 const openedForPrint = [];
 window.addEventListener("beforeprint", () => {
-  for (const details of document.querySelectorAll("details:not(.hide):not([open])")) {
+  for (const details of /** @type {NodeListOf<HTMLDetailsElement>} */ (document.querySelectorAll("details:not(.hide):not([open])"))) {
     details.open = true;
     openedForPrint.push(details);
   }

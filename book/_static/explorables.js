@@ -3,22 +3,25 @@
   const STATE = 'script[type="application/vnd.jupyter.widget-state+json"]';
   const VIEW = 'script[type="application/vnd.jupyter.widget-view+json"]';
 
+  /** @param {string} base64 */
   function bytes(base64) {
     return new DataView(Uint8Array.from(atob(base64), (character) => character.charCodeAt(0)).buffer);
   }
 
+  /** @param {StoredModel} model */
   function restore({ state, buffers = [] }) {
     for (const { path, data } of buffers) {
-      const parent = path.slice(0, -1).reduce((inner, key) => inner[key], state);
-      parent[path.at(-1)] = bytes(data);
+      const parent = path.slice(0, -1).reduce((/** @type {any} */ inner, key) => inner[key], state);
+      parent[path[path.length - 1]] = bytes(data);
     }
     return state;
   }
 
+  /** @param {Record<string, any>} state */
   function modelOf(state) {
     return {
-      get: (name) => state[name],
-      set: (name, value) => (state[name] = value),
+      get: (/** @type {string} */ name) => state[name],
+      set: (/** @type {string} */ name, /** @type {any} */ value) => (state[name] = value),
       save_changes() {},
       on() {},
       off() {},
@@ -26,8 +29,13 @@
     };
   }
 
+  /**
+   * @param {Element} script
+   * @param {Record<string, StoredModel>} models
+   * @param {Map<string, Promise<any>>} modules
+   */
   async function show(script, models, modules) {
-    const model = models[JSON.parse(script.textContent).model_id];
+    const model = models[JSON.parse(script.textContent ?? "").model_id];
     if (!model?.state?._esm) return;
     const state = restore(model);
     const code = state._esm;
@@ -47,7 +55,7 @@
 
   async function showAll() {
     const models = {};
-    for (const script of document.querySelectorAll(STATE)) Object.assign(models, JSON.parse(script.textContent).state);
+    for (const script of document.querySelectorAll(STATE)) Object.assign(models, JSON.parse(script.textContent ?? "").state);
     const modules = new Map();
     const shown = [...document.querySelectorAll(VIEW)].map((script) => show(script, models, modules));
     for (const one of await Promise.allSettled(shown)) if (one.status === "rejected") console.error(one.reason);

@@ -1,4 +1,5 @@
 // Terms of the glossary show their definition when pointed at, focused or tapped. Without this script they are plain links.
+/** @param {Record<string, [string, string]>} definitions */
 function startGlossary(definitions) {
   const tip = document.createElement("div");
   tip.className = "dmfkit-tip";
@@ -9,9 +10,11 @@ function startGlossary(definitions) {
   const descriptions = document.createElement("div");
   descriptions.hidden = true;
   document.body.append(descriptions);
+  /** @type {HTMLAnchorElement | null} */
   let shown = null;
   let timer = 0;
 
+  /** @param {HTMLAnchorElement} link */
   function place(link) {
     // The first line of a link that is broken over two lines.
     const box = link.getClientRects()[0];
@@ -22,6 +25,10 @@ function startGlossary(definitions) {
     tip.style.top = `${(below ? box.bottom + gap / 2 : box.top - tip.offsetHeight - gap / 2) + window.scrollY}px`;
   }
 
+  /**
+   * @param {HTMLAnchorElement} link
+   * @param {[string, string]} definition
+   */
   function show(link, [name, text]) {
     clearTimeout(timer);
     const title = document.createElement("strong");
@@ -38,12 +45,16 @@ function startGlossary(definitions) {
     shown = null;
   }
 
+  /**
+   * @param {() => void} action
+   * @param {number} milliseconds
+   */
   function later(action, milliseconds) {
     clearTimeout(timer);
     timer = setTimeout(action, milliseconds);
   }
 
-  for (const link of document.querySelectorAll('a[href*="glossary.html#term-"]')) {
+  for (const link of /** @type {NodeListOf<HTMLAnchorElement>} */ (document.querySelectorAll('a[href*="glossary.html#term-"]'))) {
     const anchor = link.hash.slice(1);
     const definition = definitions[anchor];
     if (!definition) continue;
@@ -56,13 +67,21 @@ function startGlossary(definitions) {
     }
     link.setAttribute("aria-describedby", id);
     let touched = false;
-    link.addEventListener("pointerdown", (event) => { touched = event.pointerType === "touch"; });
-    link.addEventListener("pointercancel", () => { touched = false; });
+    link.addEventListener("pointerdown", (event) => {
+      touched = event.pointerType === "touch";
+    });
+    link.addEventListener("pointercancel", () => {
+      touched = false;
+    });
     link.addEventListener("pointerenter", (event) => {
       if (event.pointerType === "mouse") later(() => show(link, definition), 120);
     });
-    link.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") later(hide, 200); });
-    link.addEventListener("focus", () => { if (!touched) show(link, definition); });
+    link.addEventListener("pointerleave", (event) => {
+      if (event.pointerType === "mouse") later(hide, 200);
+    });
+    link.addEventListener("focus", () => {
+      if (!touched) show(link, definition);
+    });
     link.addEventListener("blur", hide);
     link.addEventListener("click", (event) => {
       // The first tap shows the definition, a second one follows the link.
@@ -76,10 +95,13 @@ function startGlossary(definitions) {
   // One may point at the definition itself, to read or to copy it.
   tip.addEventListener("pointerenter", () => clearTimeout(timer));
   tip.addEventListener("pointerleave", () => later(hide, 200));
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") hide();
+  });
   document.addEventListener("pointerdown", (event) => {
     // A finger on the definition puts it away: it may cover the next term.
-    const inside = shown?.contains(event.target) || (event.pointerType !== "touch" && tip.contains(event.target));
+    const target = /** @type {Node} */ (event.target);
+    const inside = shown?.contains(target) || (event.pointerType !== "touch" && tip.contains(target));
     if (!inside) hide();
   });
   window.addEventListener("resize", hide);

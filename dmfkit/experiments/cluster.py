@@ -212,7 +212,7 @@ class Executor:
                     with _faults_in_one_sentence():
                         try:
                             value = future.result(timeout=self.timeout)
-                        except asyncio.TimeoutError:
+                        except TimeoutError:
                             if future.status == "error":
                                 raise
                             # The worker died after its task and took the value along: the task is run again.
@@ -234,7 +234,7 @@ class Executor:
         with _faults_in_one_sentence():
             try:
                 self.client.wait_for_workers(1, timeout=self.timeout)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 raise self._no_worker() from None
             for address, found in self.client.run(software, on_error="return").items():
                 # One that does not answer is on its way out, and gets no task.
@@ -411,7 +411,7 @@ def _check_answer(address: str, timeout: float) -> None:
         # In a thread of its own, since a notebook's main thread already runs an event loop.
         with ThreadPoolExecutor(1) as pool:
             pool.submit(asyncio.run, ask()).result()
-    except (OSError, TypeError, ValueError, asyncio.TimeoutError) as error:
+    except (TimeoutError, OSError, TypeError, ValueError) as error:
         reason = str(error).rstrip(".") or type(error).__name__
         raise InputError(
             f"no Dask scheduler answered at {address!r} within {timeout:g} s ({reason}): check the address, and that "

@@ -5,25 +5,41 @@ const REACH = 24; // pixels from a mark within which a touch is meant for it
 const MARGIN = { left: 62, right: 12, top: 10, bottom: 46 };
 const SMALL_MARGIN = { left: 42, right: 18, top: 24, bottom: 24 }; // room for a title and none for axis labels
 
+/**
+ * @param {number[]} domain
+ * @param {number} from
+ * @param {number} to
+ * @param {boolean} [log]
+ */
 function scaleOf([low, high], from, to, log) {
-  const f = log ? Math.log10 : (x) => x;
+  const f = log ? Math.log10 : (/** @type {number} */ x) => x;
   const a = f(low);
   const b = f(high);
-  return (value) => from + ((f(value) - a) / (b - a || 1)) * (to - from);
+  return (/** @type {number} */ value) => from + ((f(value) - a) / (b - a || 1)) * (to - from);
 }
 
-/** Positions of ticks with their texts: powers of ten on a logarithmic axis, round numbers on a linear one. */
+/**
+ * Positions of ticks with their texts: powers of ten on a logarithmic axis, round numbers on a linear one.
+ *
+ * @param {number[]} domain
+ * @param {boolean | undefined} log
+ * @param {number} most
+ * @returns {Tick[]}
+ */
 function ticksOf([low, high], log, most) {
   if (log) {
     const first = Math.ceil(Math.log10(low) - 1e-9);
     const last = Math.floor(Math.log10(high) + 1e-9);
+    /** @type {Tick[]} */
     const powers = [];
     const stride = Math.max(1, Math.ceil((last - first + 1) / most));
     for (let k = first; k <= last; k += stride) powers.push({ value: 10 ** k, power: k });
     if (powers.length >= 2) return powers;
     const values = [];
     for (let k = first - 1; k <= last; k += 1) for (const m of [1, 2, 5]) values.push(m * 10 ** k);
-    return values.filter((value) => value >= low * 0.999 && value <= high * 1.001).map((value) => ({ value, text: value < 1000 || value >= 1e6 ? say(value) : value.toLocaleString("en") }));
+    return values
+      .filter((value) => value >= low * 0.999 && value <= high * 1.001)
+      .map((value) => ({ value, text: value < 1000 || value >= 1e6 ? say(value) : value.toLocaleString("en") }));
   }
   const rough = (high - low) / Math.max(1, most) || 1;
   const unit = 10 ** Math.floor(Math.log10(rough));
@@ -36,31 +52,33 @@ function ticksOf([low, high], log, most) {
   return ticks;
 }
 
+/**
+ * @param {Tick} tick
+ * @param {number} x
+ * @param {number} y
+ * @param {string} anchor
+ */
 function tickText({ power, text }, x, y, anchor) {
   const node = draw("text", { x, y, "text-anchor": anchor, class: "dmfkit-x-tick" });
-  if (power === undefined) node.append(text);
+  if (power === undefined) node.append(text ?? "");
   else if (power === 0 || power === 1) node.append(power ? "10" : "1");
   else node.append("10", draw("tspan", { dy: "-0.45em", "font-size": "0.75em" }, String(power).replace("-", "−")));
   return node;
 }
 
 /**
- * A chart. `show` draws it from a description:
- *   x, y: {label, domain: [low, high], log};
- *   lines: [{x, y, series, width, dash, colour, opacity}] — what lies outside the domain or is not finite is left out;
- *   marks: [{x, y, series, shape, size, dash, label, key}] — a mark with a key can be picked;
- *   rules: [{x or y, label, dash}];
- *   title, for one of several small charts.
+ * A chart. `show` draws it from a description.
  *
- * @param {object} options height in pixels; label, what a screen reader calls the picture; margin, room around the
- *   frame in pixels; pick, called with the key of the mark that was touched. There must be another way to the same,
- *   since no key leads to a mark; neighbour, whether it may stand beside another picture where there is room.
+ * @param {ChartOptions} options
+ * @returns {Chart}
  */
 function chart({ height = 300, label, margin = MARGIN, pick, neighbour = false }) {
   const svg = draw("svg", { class: "dmfkit-x-chart", role: "img", "aria-label": label, height });
   const element = make("div", { class: neighbour ? "dmfkit-x-neighbour" : "dmfkit-x-place" }, svg);
+  /** @type {Picture | null} */
   let latest = null;
   let width = 0;
+  /** @type {{ key: any, at: number[] }[]} */
   let targets = [];
   const clip = uniqueId("clip");
 
@@ -72,7 +90,7 @@ function chart({ height = 300, label, margin = MARGIN, pick, neighbour = false }
     const sx = scaleOf(x.domain, margin.left, right, x.log);
     const sy = scaleOf(y.domain, bottom, margin.top, y.log);
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    svg.setAttribute("width", width);
+    svg.setAttribute("width", String(width));
     const grid = draw("g", { class: "dmfkit-x-grid" });
     const texts = draw("g", { "font-size": FONT });
     for (const tick of ticksOf(x.domain, x.log, width / 70)) {
@@ -95,7 +113,7 @@ function chart({ height = 300, label, margin = MARGIN, pick, neighbour = false }
     const inside = draw("g", { "clip-path": `url(#${clip})` });
     for (const rule of rules) {
       const vertical = rule.x !== undefined;
-      const at = vertical ? sx(rule.x) : sy(rule.y);
+      const at = rule.x !== undefined ? sx(rule.x) : sy(rule.y ?? NaN);
       if (!Number.isFinite(at)) continue;
       const ends = vertical ? { x1: at, x2: at, y1: margin.top, y2: bottom } : { x1: margin.left, x2: right, y1: at, y2: at };
       inside.append(draw("line", { ...ends, class: "dmfkit-x-rule", "stroke-dasharray": rule.dash ?? "4 4" }));
@@ -124,8 +142,8 @@ function chart({ height = 300, label, margin = MARGIN, pick, neighbour = false }
     svg.classList.add("dmfkit-x-pick");
     svg.addEventListener("click", (event) => {
       const box = svg.getBoundingClientRect();
-      const distance = ({ at }) => Math.hypot(at[0] - (event.clientX - box.left), at[1] - (event.clientY - box.top));
-      const nearest = targets.reduce((best, one) => (best && distance(best) <= distance(one) ? best : one), null);
+      const distance = (/** @type {{ at: number[] }} */ { at }) => Math.hypot(at[0] - (event.clientX - box.left), at[1] - (event.clientY - box.top));
+      const nearest = targets.reduce((best, one) => (best && distance(best) <= distance(one) ? best : one), targets[0]);
       if (nearest && distance(nearest) < REACH) pick(nearest.key);
     });
   }
@@ -150,6 +168,11 @@ function chart({ height = 300, label, margin = MARGIN, pick, neighbour = false }
   };
 }
 
+/**
+ * @param {Line} line
+ * @param {(value: number) => number} sx
+ * @param {(value: number) => number} sy
+ */
 function path(line, sx, sy) {
   let d = "";
   let pen = "M";
@@ -174,12 +197,18 @@ function path(line, sx, sy) {
 }
 
 const SHAPES = ["circle", "square", "triangle", "diamond"];
+/**
+ * @param {MarkStyle} mark
+ * @param {number[]} place
+ */
 function markNode(mark, [x, y]) {
   const shape = mark.shape ?? SHAPES[(mark.series ?? 0) % SHAPES.length];
   const paint = { fill: mark.colour ?? colour(mark.series ?? 0), stroke: "var(--dmfkit-x-ground)", "stroke-width": 1 };
   const r = mark.size ?? 5;
   if (shape === "ring") return draw("circle", { cx: x, cy: y, r, fill: "none", stroke: paint.fill, "stroke-width": 2.5, "stroke-dasharray": mark.dash });
-  if (shape === "cross") return draw("path", { d: `M${x - r} ${y - r}l${2 * r} ${2 * r}m0 ${-2 * r}l${-2 * r} ${2 * r}`, stroke: paint.fill, "stroke-width": 1.8 });
+  if (shape === "cross")
+    return draw("path", { d: `M${x - r} ${y - r}l${2 * r} ${2 * r}m0 ${-2 * r}l${-2 * r} ${2 * r}`, stroke: paint.fill, "stroke-width": 1.8 });
+  /** @type {Record<string, number[]>} */
   const corners = { square: [-1, -1, 1, -1, 1, 1, -1, 1], triangle: [0, -1.2, 1.1, 0.9, -1.1, 0.9], diamond: [0, -1.3, 1.3, 0, 0, 1.3, -1.3, 0] };
   const node =
     shape === "circle"
@@ -189,17 +218,27 @@ function markNode(mark, [x, y]) {
   return draw("g", {}, node, draw("text", { x: x + r + 3, y: y + 4, "font-size": FONT }, mark.label));
 }
 
-/** A legend: for each entry {text, series, dash}, or with a shape {text, series, shape, size}. */
+/**
+ * A legend: for each entry {text, series, dash}, or with a shape {text, series, shape, size}.
+ *
+ * @param {Key[]} entries
+ */
 function legend(entries) {
   const items = entries.map(({ text, series, dash, shape, size, colour: own }) => {
-    if (shape) return make("li", {}, draw("svg", { width: 16, height: 14, "aria-hidden": "true" }, markNode({ series, shape, size, colour: own }, [8, 7])), text);
-    const line = draw("line", { x1: 1, x2: 25, y1: 7, y2: 7, "stroke-width": 3, "stroke-dasharray": dash, stroke: own ?? colour(series) });
+    if (shape)
+      return make("li", {}, draw("svg", { width: 16, height: 14, "aria-hidden": "true" }, markNode({ series, shape, size, colour: own }, [8, 7])), text);
+    const line = draw("line", { x1: 1, x2: 25, y1: 7, y2: 7, "stroke-width": 3, "stroke-dasharray": dash, stroke: own ?? colour(series ?? 0) });
     return make("li", {}, draw("svg", { width: 26, height: 14, "aria-hidden": "true" }, line), text);
   });
   return make("ul", { class: "dmfkit-x-legend" }, ...items);
 }
 
-/** Colour of a number between -1 and 1: blue, the ground, red; not a number is grey. */
+/**
+ * Colour of a number between -1 and 1: blue, the ground, red; not a number is grey.
+ *
+ * @param {number} value
+ * @param {boolean} dark
+ */
 function diverging(value, dark) {
   if (!Number.isFinite(value)) return dark ? [70, 74, 80] : [205, 205, 205];
   const t = Math.min(1, Math.abs(value)) ** 0.8;
@@ -208,7 +247,13 @@ function diverging(value, dark) {
   return ground.map((low, i) => Math.round(low + (full[i] - low) * t));
 }
 
-/** Position of a size between `lowest` and `limit` on a logarithmic scale, as a number that `diverging` colours. */
+/**
+ * Position of a size between `lowest` and `limit` on a logarithmic scale, as a number that `diverging` colours.
+ *
+ * @param {number} value
+ * @param {number} lowest
+ * @param {number} limit
+ */
 function sizeOnScale(value, lowest, limit) {
   return -Math.min(1, Math.max(0, Math.log(Math.abs(value) / lowest) / Math.log(limit / lowest)));
 }
@@ -217,19 +262,24 @@ function sizeOnScale(value, lowest, limit) {
  * A picture of a matrix. `show(data, rows, columns, limit, {lowest, split})` draws it with colours from -limit to limit;
  * with `lowest` above zero by size instead, from there to the limit, logarithmically. Lines set off the first `split`
  * rows and columns.
+ *
+ * @param {{ label: string }} options
+ * @returns {HeatMap}
  */
 function heatMap({ label }) {
   const canvas = make("canvas", { class: "dmfkit-x-heat", role: "img", "aria-label": label });
   const lines = draw("svg", { class: "dmfkit-x-split", "aria-hidden": "true", preserveAspectRatio: "none" });
   const caption = make("figcaption", {}, label);
+  /** @type {({ data: Numbers, rows: number, columns: number, limit: number } & HeatMapOptions) | null} */
   let latest = null;
   function paint() {
     if (!latest) return;
     const { data, rows, columns, limit, lowest = 0, split = 0 } = latest;
     if (canvas.width !== columns || canvas.height !== rows) Object.assign(canvas, { width: columns, height: rows });
-    const context = canvas.getContext("2d");
+    const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     const image = context.createImageData(columns, rows);
     const dark = isDark();
+    /** @param {number} value */
     const place = (value) => (lowest > 0 ? sizeOnScale(value, lowest, limit) : value / limit);
     for (let i = 0; i < rows * columns; i += 1) image.data.set([...diverging(place(data[i]), dark), 255], 4 * i);
     context.putImageData(image, 0, 0);

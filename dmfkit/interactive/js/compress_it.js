@@ -1,11 +1,18 @@
 // Compress it: the wide, the compressed and the narrow factorization against iterations and against time.
 
+/** @type {RunKind[]} */
 const KINDS = ["wide", "compressed", "narrow"];
-const DASHES = { wide: undefined, compressed: "8 4", narrow: "2 4" };
+/** @type {Record<RunKind, string | undefined>} */
+const DASHES_OF_KINDS = { wide: undefined, compressed: "8 4", narrow: "2 4" };
 const GAP_POINTS = 16; // drawn between the last record and the end of a run
 const CURSORS = Array.from({ length: 201 }, (_, i) => i / 200);
 
-function start(root, { settings, arrays }) {
+/**
+ * @param {Root} root
+ * @param {Content<{ rate: number, bound: number, races: StoredRace[] }, Record<string, NumberArray<any>>>} content
+ */
+start = (root, { settings, arrays }) => {
+  /** @type {CompressionRace[]} */
   const races = settings.races.map((race, number) => ({
     ...race,
     curves: race.curves.map((curve) => ({
@@ -36,10 +43,20 @@ function start(root, { settings, arrays }) {
     redraw: update,
   });
 
-  /** The run of a kind under the present choices, if there is one. */
+  /**
+   * The run of a kind under the present choices, if there is one.
+   *
+   * @template {RunKind} Kind
+   * @param {Kind} kind
+   * @returns {Kind extends "narrow" ? Curve | undefined : Curve}
+   */
   function find(kind) {
     const compressed = kind === "compressed";
-    return size.value.curves.find((one) => one.kind === kind && (!compressed || one.rate === rate.value) && (kind === "wide" || one.bound === bound.value));
+    const run = size.value.curves.find(
+      (one) => one.kind === kind && (!compressed || one.rate === rate.value) && (kind === "wide" || one.bound === bound.value),
+    );
+    // Python sees to it that there is a wide run, and a compressed one for every choice.
+    return /** @type {Curve} */ (run);
   }
 
   function resize() {
@@ -49,22 +66,28 @@ function start(root, { settings, arrays }) {
     bound.enable(these.length > 1);
     curves.narrow.enable(find("narrow") !== undefined);
     // At first, and at another size, the cursor stands where the wide run ends.
-    held = find("wide").times.at(-1) / size.value.lr;
+    held = lastOf(find("wide").times) / size.value.lr;
     update();
   }
 
-  /** Iterations of the wide run, or seconds, per unit of flow time of a run. */
+  /**
+   * Iterations of the wide run, or seconds, per unit of flow time of a run.
+   *
+   * @param {Curve} run
+   */
   function unit(run) {
     return (axis.value ? run.seconds : 1) / size.value.lr;
   }
 
   function shownRuns() {
-    return KINDS.filter((kind) => curves[kind].value).map(find).filter(Boolean);
+    return KINDS.filter((kind) => curves[kind].value)
+      .map(find)
+      .filter((run) => run !== undefined);
   }
 
   function domain() {
     const runs = [find("wide"), find("compressed"), ...shownRuns()];
-    const ends = runs.map((run) => run.times.at(-1) * unit(run));
+    const ends = runs.map((run) => lastOf(run.times) * unit(run));
     return [0.6 * Math.min(...ends), 1.2 * Math.max(...ends)];
   }
 
@@ -78,6 +101,7 @@ function start(root, { settings, arrays }) {
     return axis.value ? seconds(cursorAt()) : `${round(cursorAt())} iterations`;
   }
 
+  /** @param {number} part */
   function hold(part) {
     const [low, high] = domain();
     const x = low * (high / low) ** part;
@@ -104,7 +128,7 @@ function start(root, { settings, arrays }) {
     };
     const shown = shownRuns();
     const floor = floorOf(compressed);
-    const least = Math.min(...race.curves.map((run) => run.errors.at(-1)));
+    const least = Math.min(...race.curves.map((run) => lastOf(run.errors)));
     picture.show({
       x: { label: axis.value ? `seconds on ${race.device}` : "iterations", domain: [low, high], log: true },
       y: { label: "relative error", domain: [least / 3, 2], log: true },
@@ -112,9 +136,11 @@ function start(root, { settings, arrays }) {
       marks: shown.flatMap((run) => marksOf(run, x)),
       rules: [{ x, dash: "3 3" }, ...(floor && curves.compressed.value ? [{ y: floor, dash: "1 4", label: "least possible" }] : [])],
     });
-    keys.element.replaceChildren(legend(shown.map((run) => ({ text: nameOf(run), series: KINDS.indexOf(run.kind), dash: DASHES[run.kind] }))));
-    const outcome = outcomeOf(race, wide, compressed);
-    const text = [outcome, narrowText(race, wide, find("narrow"), curves.narrow.value), reading(race, at, wide, compressed, axis.value)].filter(Boolean).join(" ");
+    keys.element.replaceChildren(legend(shown.map((run) => ({ text: nameOf(run), series: KINDS.indexOf(run.kind), dash: DASHES_OF_KINDS[run.kind] }))));
+    const outcome = endingOf(race, wide, compressed);
+    const text = [outcome, narrowText(race, wide, find("narrow"), curves.narrow.value), reading(race, at, wide, compressed, axis.value)]
+      .filter(Boolean)
+      .join(" ");
     picture.describe(`Relative error against ${axis.value ? "time" : "iterations"}, both logarithmic. ${outcome}`);
     view.say(text, {
       ...at,
@@ -126,14 +152,18 @@ function start(root, { settings, arrays }) {
       ratio_at_equal_time: at.error_wide / at.error_compressed_at_equal_time,
       compressed_met: compressed.met,
       wide_met: wide.met,
-      end_iterations_wide: wide.times.at(-1) / race.lr,
-      end_iterations_compressed: compressed.times.at(-1) / race.lr,
-      end_error_compressed: compressed.errors.at(-1),
+      end_iterations_wide: lastOf(wide.times) / race.lr,
+      end_iterations_compressed: lastOf(compressed.times) / race.lr,
+      end_error_compressed: lastOf(compressed.errors),
       floor,
       shown: shown.map((run) => run.kind),
     });
   }
 
+  /**
+   * @param {Curve} run
+   * @returns {Line}
+   */
   function drawn(run) {
     const times = [...run.times];
     const [before, last] = times.slice(-2);
@@ -143,35 +173,50 @@ function start(root, { settings, arrays }) {
       x: times.map((t) => t * unit(run) || NaN),
       y: times.map((t) => errorAt(run, t)),
       series: KINDS.indexOf(run.kind),
-      dash: DASHES[run.kind],
+      dash: DASHES_OF_KINDS[run.kind],
       width: 2.4,
     };
   }
 
+  /**
+   * @param {Curve} run
+   * @param {number} x
+   * @returns {Mark[]}
+   */
   function marksOf(run, x) {
     const series = KINDS.indexOf(run.kind);
-    const end = { x: run.times.at(-1) * unit(run), y: run.errors.at(-1), series, shape: "square", size: 5 };
+    const end = { x: lastOf(run.times) * unit(run), y: lastOf(run.errors), series, shape: "square", size: 5 };
     const now = { x, y: errorAt(run, x / unit(run)), series, shape: "circle", size: 6 };
     // A run that has ended has no more errors to mark.
     return [...(run.met ? [end] : []), ...(x <= end.x * (1 + 1e-9) ? [now] : [])];
   }
 
-  /** What no run with these choices can go below; nothing where there is no such bound. */
+  /**
+   * What no run with these choices can go below; nothing where there is no such bound.
+   *
+   * @param {Curve} run
+   */
   function floorOf(run) {
     const i = size.value.bounds.indexOf(run.bound);
     if (run.rate === 0) return size.value.missed[i];
     return 2 * run.bound < size.value.rank ? size.value.beyond[i] : null;
   }
 
+  /** @param {Curve} run */
   function nameOf(run) {
     if (run.kind === "wide") return "wide";
     return run.kind === "narrow" ? `narrow, width ${2 * run.bound}` : `compressed, γ = ${run.rate}, r̂ = ${run.bound}`;
   }
 
   resize();
-}
+};
 
-/** Error of a run at a flow time: between records the logarithm is taken as linear, after the end it stays. */
+/**
+ * Error of a run at a flow time: between records the logarithm is taken as linear, after the end it stays.
+ *
+ * @param {Curve} curve
+ * @param {number} t
+ */
 function errorAt({ times, errors }, t) {
   const last = times.length - 1;
   if (t >= times[last]) return errors[last];

@@ -1,6 +1,12 @@
 // Controls: native elements, so that mouse, touch, keyboard and screen readers work them without more.
 
-/** What stands in the place of a control that has one value only: nothing to move, and no dead slider. */
+/**
+ * What stands in the place of a control that has one value only: nothing to move, and no dead slider.
+ *
+ * @template Value
+ * @param {{ label: string, text: string, value: Value }} options
+ * @returns {Choice<Value>}
+ */
 function fixed({ label, text, value }) {
   const element = make("div", { class: "dmfkit-x-control" }, make("span", { class: "dmfkit-x-label" }, label), make("span", { class: "dmfkit-x-value" }, text));
   return { element, value, set() {}, enable() {}, offer() {} };
@@ -9,9 +15,8 @@ function fixed({ label, text, value }) {
 /**
  * A slider over a list of values; where there is one value only, that value as text.
  *
- * @param {object} options label; values (ascending); value, the one to begin with; show, which writes a value as text;
- *   change, called with the new value.
- * @returns {{element: HTMLElement, value: any, set: function}}
+ * @param {SliderOptions} options
+ * @returns {Control<number>}
  */
 function slider({ label, values, value, show = say, change }) {
   if (values.length === 1) return fixed({ label, text: show(values[0]), value: values[0] });
@@ -19,6 +24,7 @@ function slider({ label, values, value, show = say, change }) {
   const first = Math.max(0, values.indexOf(value));
   const output = make("output", { for: id, class: "dmfkit-x-value" });
   const input = make("input", { id, type: "range", min: 0, max: values.length - 1, step: 1, ".value": String(first) });
+  /** @type {Control<number>} */
   const control = {
     element: make("div", { class: "dmfkit-x-control" }, make("label", { for: id }, label), output, input),
     get value() {
@@ -46,8 +52,11 @@ function slider({ label, values, value, show = say, change }) {
 }
 
 /**
- * A choice of one from a few: radio buttons in a row, or where there is only one, its text. `options` maps each value's
- * text to the value; `inline` puts the label into the same row.
+ * A choice of one from a few: radio buttons in a row, or where there is only one, its text.
+ *
+ * @template Value
+ * @param {ChoiceOptions<Value>} options
+ * @returns {Choice<Value>}
  */
 function choice({ label, options, value, change, inline = false }) {
   const name = uniqueId("choice");
@@ -55,10 +64,16 @@ function choice({ label, options, value, change, inline = false }) {
   if (entries.length === 1) return fixed({ label, text: entries[0][0], value: entries[0][1] });
   const inputs = entries.map(([, one]) => make("input", { type: "radio", name, ".checked": one === value }));
   const labels = entries.map(([text], i) => make("label", {}, inputs[i], make("span", {}, text)));
+  /** @type {Choice<Value>} */
   const control = {
     element: make("fieldset", { class: `dmfkit-x-control dmfkit-x-choice${inline ? " dmfkit-x-inline" : ""}` }, make("legend", {}, label), ...labels),
     get value() {
-      return entries[Math.max(0, inputs.findIndex((input) => input.checked))][1];
+      return entries[
+        Math.max(
+          0,
+          inputs.findIndex((input) => input.checked),
+        )
+      ][1];
     },
     set(next) {
       inputs.forEach((input, i) => (input.checked = entries[i][1] === next));
@@ -66,7 +81,6 @@ function choice({ label, options, value, change, inline = false }) {
     enable(yes) {
       inputs.forEach((input) => (input.disabled = !yes));
     },
-    /** Only these values can be chosen now; where the present one is not among them, the first of them is. */
     offer(values) {
       inputs.forEach((input, i) => (input.disabled = !values.includes(entries[i][1])));
       if (!values.includes(control.value)) control.set(values[0]);
@@ -76,7 +90,12 @@ function choice({ label, options, value, change, inline = false }) {
   return control;
 }
 
-/** Something that is on or off. */
+/**
+ * Something that is on or off.
+ *
+ * @param {{ label: string, value?: boolean, change?: (value: boolean) => void }} options
+ * @returns {Control<boolean>}
+ */
 function toggle({ label, value = false, change }) {
   const input = make("input", { type: "checkbox", ".checked": value });
   input.addEventListener("change", () => change?.(input.checked));
@@ -94,13 +113,23 @@ function toggle({ label, value = false, change }) {
   };
 }
 
-/** Several controls in a row under one name. */
+/**
+ * Several controls in a row under one name.
+ *
+ * @param {{ label: string, controls: Part[] }} options
+ * @returns {Part}
+ */
 function group({ label, controls }) {
   const elements = controls.map((control) => control.element);
   return { element: make("fieldset", { class: "dmfkit-x-control dmfkit-x-group" }, make("legend", {}, label), ...elements) };
 }
 
-/** A button; `name`, which contains the label, is for a screen reader where the label alone would say too little. */
+/**
+ * A button; `name`, which contains the label, is for a screen reader where the label alone would say too little.
+ *
+ * @param {{ label: string, press: () => void, name?: string }} options
+ * @returns {Button}
+ */
 function button({ label, press, name }) {
   const attributes = { type: "button", class: "dmfkit-x-button", "aria-label": name };
   const element = make("button", { ...attributes, onclick: () => press() }, label);

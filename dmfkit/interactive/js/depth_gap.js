@@ -1,6 +1,11 @@
 // The gap that depth opens: Equation 11 of Arora et al., one singular value as a function of another.
 
-/** Equation 11: the first singular value when the second has come to `second`, from starts first0 and second0. */
+/**
+ * Equation 11: the first singular value when the second has come to `second`, from starts first0 and second0.
+ *
+ * @param {number} second
+ * @param {GapChoice} choice
+ */
 function firstSingularValue(second, { alpha, depth, first0, second0 }) {
   if (depth === 1) return first0 + alpha * (second - second0);
   if (depth === 2) return first0 * (second / second0) ** alpha;
@@ -9,7 +14,11 @@ function firstSingularValue(second, { alpha, depth, first0, second0 }) {
   return base > 0 ? base ** (-1 / p) : Infinity;
 }
 
-/** What the first singular value tends to as the second grows; infinite where there is no such level. */
+/**
+ * What the first singular value tends to as the second grows; infinite where there is no such level.
+ *
+ * @param {GapChoice} choice
+ */
 function saturationLevel({ alpha, depth, first0, second0 }) {
   if (depth < 3) return Infinity;
   const p = 1 - 2 / depth;
@@ -17,7 +26,11 @@ function saturationLevel({ alpha, depth, first0, second0 }) {
   return share > 0 ? first0 * share ** (-1 / p) : Infinity;
 }
 
-/** How far the second singular value has to grow for the first to be infinite; nothing where it stays finite. */
+/**
+ * How far the second singular value has to grow for the first to be infinite; nothing where it stays finite.
+ *
+ * @param {GapChoice} choice
+ */
 function divergesAt({ alpha, depth, first0, second0 }) {
   if (depth < 3) return null;
   const p = 1 - 2 / depth;
@@ -32,7 +45,11 @@ const OTHERS = [
   { series: 3, dash: "9 3" },
 ];
 
-function start(root, { settings }) {
+/**
+ * @param {Root} root
+ * @param {Content<GapSettings>} content
+ */
+start = (root, { settings }) => {
   const { second0, reach } = settings;
   const grid = Array.from({ length: 200 }, (_, i) => second0 * (reach / second0) ** (i / 199));
   const change = () => update();
@@ -77,23 +94,15 @@ function start(root, { settings }) {
       y: { label: "σ₁", domain: [low, reach], log: true },
       lines: curves,
       marks: [{ x: s2, y: s1, series: 1 }],
-      rules: [
-        ...(Number.isFinite(level) ? [{ y: level, label: "level", dash: "2 4" }] : []),
-        ...(pole ? [{ x: pole, label: "infinite", dash: "2 4" }] : []),
-      ],
+      rules: [...(Number.isFinite(level) ? [{ y: level, label: "level", dash: "2 4" }] : []), ...(pole ? [{ x: pole, label: "infinite", dash: "2 4" }] : [])],
     });
-    keys.element.replaceChildren(
-      legend([
-        { text: `depth ${now.depth}`, series: 1 },
-        ...others.map((n) => ({ text: `depth ${n}`, ...OTHERS[n - 1] })),
-      ]),
-    );
+    keys.element.replaceChildren(legend([{ text: `depth ${now.depth}`, series: 1 }, ...others.map((n) => ({ text: `depth ${n}`, ...OTHERS[n - 1] }))]));
     const gap = s2 / s1;
     const before = saturationLevel({ ...now, depth: now.depth - 1 });
     const shallower = Number.isFinite(before) ? `; at depth ${now.depth - 1} that is ${say(before)}` : "";
     const where = Number.isFinite(s1)
       ? `the first one, from ${say(now.first0)}, has come to ${say(s1)}: ${gap < 1 ? `${say(1 / gap)} times larger` : `${say(gap)} times smaller`} than the second.`
-      : `the first one is already infinite, since the second was ${say(pole)}: it outgrows the second.`;
+      : `the first one is already infinite, since the second was ${say(pole ?? Infinity)}: it outgrows the second.`;
     const ending =
       now.depth === 1
         ? "At depth 1 it keeps growing in proportion."
@@ -113,4 +122,4 @@ function start(root, { settings }) {
     curve.describe(`First singular value against the second for depth ${now.depth} and for depths ${others.join(" and ")}; ${ending}`);
   }
   update();
-}
+};

@@ -1,14 +1,20 @@
 // The race of depths: gradient descent on a small completion task, all depths from the same scale, in the page itself.
 
-const SLICE = 10; // milliseconds of work between two frames, so that the page stays responsive
+const SHARE_OF_FRAME = 10; // milliseconds of work between two frames, so that the page stays responsive
 const FRAMES = 240; // a run takes at least this many frames, so that it can be watched
 const KEPT = 5; // earlier runs that are listed
 
-function start(root, content) {
+/**
+ * @param {Root} root
+ * @param {Content<RaceSettings, RaceArrays>} content
+ */
+start = (root, content) => {
   const { settings } = content;
   const stableRates = new Map();
   const { d, rank, depths, every } = settings;
+  /** @param {number[]} list */
   const numbered = (list) => Object.fromEntries(list.map((_, number) => [String(number + 1), number]));
+  /** @param {number} n */
   const percent = (n) => `${Math.round((100 * n) / (d * d))} % (${n})`;
   const observed = slider({ label: "observed entries", values: settings.n_observed_choices, value: settings.n_observed, show: percent, change: renew });
   const scale = slider({ label: "initial scale", values: settings.init_scales, value: settings.init_scale, change: renew });
@@ -34,7 +40,7 @@ function start(root, content) {
   const all = curves(depths);
   const quantity = choice({
     label: "curves",
-    options: Object.fromEntries(Object.keys(QUANTITIES).map((name) => [name, name])),
+    options: Object.fromEntries(Object.keys(RACE_QUANTITIES).map((name) => [name, name])),
     value: all.quantity.value,
     change: (name) => ((all.quantity.value = name), update()),
     inline: true,
@@ -60,8 +66,10 @@ function start(root, content) {
     redraw: update,
   });
 
+  /** @type {Race} */
   let race;
   let summary = "";
+  /** @type {string[]} */
   const summaries = [];
   let frameNumber = 0;
   let painted = { at: 0, cost: 0 };
@@ -78,7 +86,7 @@ function start(root, content) {
     update();
   }
 
-  const last = settings.n_steps_choices.at(-1);
+  const last = lastOf(settings.n_steps_choices);
   const over = () => race.step >= last || race.records.every((record) => record.run.diverged);
   const ended = () => over() || race.step >= goal.value;
 
@@ -87,6 +95,7 @@ function start(root, content) {
     race.step += 1;
   }
 
+  /** @param {number} count */
   function advance(count) {
     halt();
     for (let i = 0; i < count && !over(); i += 1) step();
@@ -111,7 +120,7 @@ function start(root, content) {
   function work() {
     const begin = performance.now();
     let quota = Math.ceil(goal.value / FRAMES);
-    while (quota > 0 && !ended() && performance.now() - begin < SLICE) {
+    while (quota > 0 && !ended() && performance.now() - begin < SHARE_OF_FRAME) {
       step();
       quota -= 1;
     }
@@ -131,7 +140,17 @@ function start(root, content) {
     const { set } = race;
     const presents = race.records.map((record) => record.present());
     const moment = chosen > 0 ? firstAhead(race.records[chosen - 1], race.records[chosen], 10, every) : NaN;
-    const shared = { records: race.records, presents, every, d, end: Math.max(goal.value, race.step), chosen, truth: race.spectrum, stableRates: race.stableRates, moment };
+    const shared = {
+      records: race.records,
+      presents,
+      every,
+      d,
+      end: Math.max(goal.value, race.step),
+      chosen,
+      truth: race.spectrum,
+      stableRates: race.stableRates,
+      moment,
+    };
     multiples.show({ ...shared, floor: 10 ** (Math.floor(Math.log10(set.scale)) - 2) });
     all.show(shared);
     maps.show({ ...race, product: race.records[chosen].run.product, d, depth: depths[chosen] });
@@ -143,7 +162,7 @@ function start(root, content) {
         { text: "the target’s", colour: "currentColor", dash: "1 3" },
       ]),
     );
-    keys.element.replaceChildren(legend(depths.map((n, i) => ({ text: `depth ${n}`, series: i, dash: DASHES[i % DASHES.length] }))));
+    keys.element.replaceChildren(legend(depths.map((n, i) => ({ text: `depth ${n}`, series: i, dash: DASHES_OF_DEPTHS[i % DASHES_OF_DEPTHS.length] }))));
     go.rename(running ? "Pause" : "Run");
     go.enable(running || !ended());
     one.enable(!over());
@@ -155,6 +174,7 @@ function start(root, content) {
     view.say(raceWords({ race, goal: goal.value, presents, chosen, moment, depths, d, rank, ending }), valuesOf({ presents, chosen, moment, running }));
   }
 
+  /** @param {{ presents: Measurements[], chosen: number, moment: number, running: boolean }} state */
   function valuesOf({ presents, chosen, moment, running }) {
     return {
       step: race.step,
@@ -190,4 +210,4 @@ function start(root, content) {
 
   renew();
   return () => cancelAnimationFrame(frameNumber);
-}
+};

@@ -4,10 +4,12 @@
 /**
  * Loss and gradient at `state`, the factors W_1, W_2, ... behind each other, which may change between calls.
  *
- * @param {object} problem depth; d; target; mask, 1 where an entry is observed and else 0.
+ * @param {Float64Array} state
+ * @param {CompletionProblem} problem
  */
 function evaluator(state, { depth, d, target, mask }) {
   const size = d * d;
+  /** @param {Float64Array} all */
   const views = (all) => Array.from({ length: depth }, (_, j) => all.subarray(j * size, (j + 1) * size));
   const factors = views(state);
   const before = factors.map((factor, j) => (j === 0 ? factor : new Float64Array(size))); // before[j] = W_{j+1} ... W_1
@@ -45,6 +47,8 @@ function evaluator(state, { depth, d, target, mask }) {
 /**
  * One run of gradient descent from `start`, which is copied.
  *
+ * @param {Numbers} start
+ * @param {CompletionProblem} problem
  * @param {number} blowUp a run is given up when its squared residuals are this many times the initial ones.
  */
 function descent(start, problem, blowUp) {
@@ -56,7 +60,11 @@ function descent(start, problem, blowUp) {
     squares: firstSquares,
     steps: 0,
     diverged: false,
-    /** Take one step, unless the run has diverged. */
+    /**
+     * Take one step, unless the run has diverged.
+     *
+     * @param {number} lr
+     */
     step(lr) {
       if (run.diverged) return;
       for (let i = 0; i < state.length; i += 1) state[i] -= lr * here.gradient[i];
@@ -68,6 +76,7 @@ function descent(start, problem, blowUp) {
   return run;
 }
 
+/** @param {Numbers} vector */
 function norm(vector) {
   let sum = 0;
   for (let i = 0; i < vector.length; i += 1) sum += vector[i] * vector[i];
@@ -76,7 +85,12 @@ function norm(vector) {
 
 const MOST_ITERATIONS = 300;
 
-/** Largest curvature of the loss at `state`: power iteration with the Hessian, taken as a difference of gradients. */
+/**
+ * Largest curvature of the loss at `state`: power iteration with the Hessian, taken as a difference of gradients.
+ *
+ * @param {Float64Array} state
+ * @param {CompletionProblem} problem
+ */
 function largestCurvature(state, problem) {
   const here = evaluator(state, problem);
   here.evaluate();
@@ -103,7 +117,8 @@ function largestCurvature(state, problem) {
  * Largest stable learning rate, 2 / curvature, where the product is the target and the factors are balanced: from small
  * initial scales descent comes near to there, if it finds the target.
  *
- * @param {object} svd left and right, d x rank, and values: the target's singular value decomposition.
+ * @param {Decomposition} svd of the target.
+ * @param {CompletionProblem} problem
  */
 function stableRate({ left, right, values }, problem) {
   const { d, depth } = problem;

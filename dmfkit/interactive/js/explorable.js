@@ -3,13 +3,18 @@
 const SPEAK_AFTER = 600; // milliseconds of rest before a screen reader is told, so that it is not told every step
 
 /**
+ * Builds the explorable: the last script of each gives its own.
+ *
+ * @type {Start}
+ */
+let start;
+
+/**
  * Build the frame inside `root`.
  *
- * @param {object} options name, by which pages and tests find it; title; help, how to use it in a sentence;
- *   controls and pictures, arrays of what the functions of controls.js and chart.js returned; further, what stands below
- *   the pictures: more of them, or a `panel`; touched, whether a picture is a control too; redraw, called when the theme
- *   changes.
- * @returns {{say: function(string, object)}} `say` sets the text and, as `root.values`, the numbers.
+ * @param {Root} root
+ * @param {FrameOptions} options
+ * @returns {View}
  */
 function frame(root, { name, title, help, controls, pictures, further = [], touched = false, redraw }) {
   const heading = uniqueId("title");
@@ -52,22 +57,34 @@ function frame(root, { name, title, help, controls, pictures, further = [], touc
   };
 }
 
+/** @param {Part[]} controls */
 function rows(controls) {
   return make("div", { class: "dmfkit-x-controls" }, ...controls.map((control) => control.element));
 }
 
-/** Controls under a heading of their own. */
+/**
+ * Controls under a heading of their own.
+ *
+ * @param {{ label: string, controls: Part[] }} options
+ * @returns {Part}
+ */
 function panel({ label, controls }) {
   return { element: make("div", { class: "dmfkit-x-panel" }, make("p", {}, label), rows(controls)) };
 }
 
+/** @param {Part[]} pictures */
 function gallery(pictures) {
   return make("div", { class: "dmfkit-x-pictures" }, ...pictures.map((picture) => picture.element));
 }
 
-/** What Jupyter and the book's own loader call. */
+/**
+ * What Jupyter and the book's own loader call.
+ *
+ * @param {{ model: { get(name: string): any }, el: HTMLElement }} options
+ */
 function render({ model, el }) {
   const { settings, arrays } = model.get("content");
+  /** @type {Root} */
   const root = make("div");
   el.append(root);
   const end = start(root, { settings, arrays: unpack(arrays) });

@@ -6,11 +6,16 @@ const BEAT = 160; // milliseconds between two moments while playing
 const RUNS_KEPT = 8;
 const MAP_RANGE = [1e-17, 10]; // of colours by size
 
-function start(root, { settings, arrays }) {
+/**
+ * @param {Root} root
+ * @param {Content<InsideSettings, InsideArrays>} content
+ */
+start = (root, { settings, arrays }) => {
   const { n, rank, size, lr, moments, share } = settings;
   const begins = Object.fromEntries(settings.starts.map((one) => [one.name, one]));
   const units = cut(arrays.starts, n);
   const first = new Map(settings.depths.map((depth, i) => [depth, cut(arrays.first, n)[i]]));
+  /** @type {Map<string, LayerRun>} */
   const runs = new Map();
 
   const basis = choice({ label: "look at it in the", options: { "standard basis": false, "invariant frames": true }, value: false, change: answer });
@@ -43,7 +48,8 @@ function start(root, { settings, arrays }) {
   let timer = 0;
   let request = 0;
   let asked = false; // Before the reader does anything, nothing is computed beyond the first picture.
-  let run = null;
+  /** @type {LayerRun} */
+  let run;
   let drawn = 0;
 
   /** The run that the controls ask for: begun, or remembered with as much of it as is done. */
@@ -52,17 +58,18 @@ function start(root, { settings, arrays }) {
     const kept = runs.get(key) ?? layerRun(setupOf());
     runs.delete(key);
     runs.set(key, kept);
-    if (runs.size > RUNS_KEPT) runs.delete(runs.keys().next().value);
+    if (runs.size > RUNS_KEPT) runs.delete([...runs.keys()][0]);
     return kept;
   }
 
+  /** @returns {LayerSetup} */
   function setupOf() {
     const starts = units.slice(0, depth.value);
     return {
       n,
       starts,
       moments,
-      frames: carriedFrames(first.get(depth.value), starts, n),
+      frames: carriedFrames(/** @type {Float64Array} */ (first.get(depth.value)), starts, n),
       scales: scales.value.scales.slice(0, depth.value),
       target: arrays.target.data,
       mask: seen.value ? arrays.mask.data : arrays.mask.data.map(() => 1),
@@ -89,6 +96,7 @@ function start(root, { settings, arrays }) {
     if (!request && asked && !run.complete) request = requestAnimationFrame(slice);
   }
 
+  /** @param {number} now */
   function slice(now) {
     request = 0;
     const had = run.kept.length;
@@ -125,7 +133,12 @@ function start(root, { settings, arrays }) {
     answer();
   }
 
-  /** The layer at one moment, in both bases, with what is measured in it. */
+  /**
+   * The layer at one moment, in both bases, with what is measured in it.
+   *
+   * @param {LayerMoment} now
+   * @param {number} l
+   */
   function measured(now, l) {
     const { frames, starts, scales: sigma } = run.setup;
     const raw = now.weights[l];
@@ -185,10 +198,13 @@ function start(root, { settings, arrays }) {
       lost: run.lost,
       playing: timer !== 0,
     };
-    map.describe(`Heat map of ${place} at step ${now.step}: ${basis.value && !values.masked ? `a filled ${size} by ${size} corner, a diagonal, and nothing else` : "every entry is filled"}`);
+    map.describe(
+      `Heat map of ${place} at step ${now.step}: ${basis.value && !values.masked ? `a filled ${size} by ${size} corner, a diagonal, and nothing else` : "every entry is filled"}`,
+    );
     view.say(insideWords(values, found.most, settings), values);
   }
 
+  /** @param {{ inside: BlockMeasures, outside: BlockMeasures, most: number }} measures */
   function leaks({ inside, outside, most }) {
     return { inside: inside.off / most, outside: outside.off / most };
   }
@@ -202,9 +218,14 @@ function start(root, { settings, arrays }) {
     pause();
     cancelAnimationFrame(request);
   };
-}
+};
 
-/** The n x n matrices of which a stack is made. */
+/**
+ * The n x n matrices of which a stack is made.
+ *
+ * @param {NumberArray} stack
+ * @param {number} n
+ */
 function cut({ data, shape }, n) {
   return Array.from({ length: shape[0] }, (_, i) => data.subarray(i * n * n, (i + 1) * n * n));
 }

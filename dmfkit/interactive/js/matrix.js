@@ -1,11 +1,24 @@
 // Square matrices of size d, row by row in a Float64Array: products into given memory, and singular values.
 
-/** out = transpose(a); out is not a. */
+/**
+ * out = transpose(a); out is not a.
+ *
+ * @param {Float64Array} out
+ * @param {Numbers} a
+ * @param {number} d
+ */
 function transpose(out, a, d) {
   for (let i = 0; i < d; i += 1) for (let j = 0; j < d; j += 1) out[j * d + i] = a[i * d + j];
 }
 
-/** out = a b; out is neither. Four columns at a time, which is three times as fast as one. */
+/**
+ * out = a b; out is neither. Four columns at a time, which is three times as fast as one.
+ *
+ * @param {Float64Array} out
+ * @param {Numbers} a
+ * @param {Numbers} b
+ * @param {number} d
+ */
 function multiply(out, a, b, d) {
   const blocks = d - (d % 4);
   for (let i = 0; i < d; i += 1) {
@@ -39,7 +52,9 @@ const MOST_SWEEPS = 40; // about eight are needed for d = 20; not a number in th
  * their norms are the singular values. Unlike eigenvalues of transpose(W) W this is accurate for small values too.
  *
  * @param {Float64Array} values receives them.
+ * @param {Numbers} matrix
  * @param {Float64Array} scratch of the matrix's size.
+ * @param {number} d
  */
 function singularValues(values, matrix, scratch, d) {
   scratch.set(matrix);
@@ -55,7 +70,15 @@ function singularValues(values, matrix, scratch, d) {
   values.sort().reverse();
 }
 
-/** Turn the rows that begin at p and q within their plane, unless they are orthogonal; says whether it did. */
+/**
+ * Turn the rows that begin at p and q within their plane, unless they are orthogonal; says whether it did.
+ *
+ * @param {Float64Array} rows
+ * @param {number} p
+ * @param {number} q
+ * @param {number} d
+ * @returns {boolean}
+ */
 function orthogonalise(rows, p, q, d) {
   let [first, second, both] = [0, 0, 0];
   for (let k = 0; k < d; k += 1) {
@@ -79,7 +102,11 @@ function orthogonalise(rows, p, q, d) {
   return true;
 }
 
-/** Effective rank of Roy and Vetterli: the exponential of the entropy of the values divided by their sum. */
+/**
+ * Effective rank of Roy and Vetterli: the exponential of the entropy of the values divided by their sum.
+ *
+ * @param {Float64Array} values
+ */
 function effectiveRank(values) {
   let sum = 0;
   for (const value of values) sum += value;

@@ -1,10 +1,17 @@
 // The pictures of the race of depths: spectra side by side, curves of all depths, matrices, and a table.
 
-const DASHES = ["1 4", "7 4", undefined, "11 4 2 4", "4 2", "2 2"]; // by place in the race, so that colour is not needed
+const DASHES_OF_DEPTHS = ["1 4", "7 4", undefined, "11 4 2 4", "4 2", "2 2"]; // by place in the race, so that colour is not needed
 const MOST_POINTS = 160; // of a line, more than a phone's screen can tell apart
 const DRAWN_VALUES = 8; // of a spectrum; what comes later is smaller still
 
-/** A recorded quantity against the step, thinned, with the present value at its end. */
+/**
+ * A recorded quantity against the step, thinned, with the present value at its end.
+ *
+ * @param {RecordedRun} record
+ * @param {number} every
+ * @param {(k: number) => number} valueAt
+ * @param {number} presentValue
+ */
 function track({ count, run }, every, valueAt, presentValue) {
   const stride = Math.max(1, Math.ceil(count / MOST_POINTS));
   const x = [];
@@ -13,22 +20,28 @@ function track({ count, run }, every, valueAt, presentValue) {
     x.push(k * every);
     y.push(valueAt(k));
   }
-  if (run.steps > x.at(-1)) {
+  if (run.steps > lastOf(x)) {
     x.push(run.steps);
     y.push(presentValue);
   }
   return { x, y };
 }
 
-/** Singular values of every depth against the step, one small chart a depth. */
+/**
+ * Singular values of every depth against the step, one small chart a depth.
+ *
+ * @param {number[]} depths
+ */
 function spectra(depths) {
   const charts = depths.map((depth) => chart({ height: 170, label: `Singular values at depth ${depth}`, margin: SMALL_MARGIN }));
   const logarithmic = { value: false };
   return {
     element: make("div", { class: "dmfkit-x-multiples" }, ...charts.map((one) => one.element)),
     logarithmic,
+    /** @param {RaceState & { floor: number }} state */
     show({ records, presents, every, d, truth, end, chosen, floor }) {
       records.forEach((record, n) => {
+        /** @type {Line[]} */
         const lines = [];
         for (let r = 0; r < Math.min(d, DRAWN_VALUES); r += 1) {
           const wanted = r < truth.length;
@@ -50,32 +63,42 @@ function spectra(depths) {
   };
 }
 
-const QUANTITIES = {
+/** @type {Record<string, { name: RaceQuantity, log: boolean }>} */
+const RACE_QUANTITIES = {
   "held-out error": { name: "heldOut", log: true },
   "training loss": { name: "meanSquare", log: true },
   "effective rank": { name: "effectiveRank", log: false },
 };
 
-/** The decades that hold these values, at least two of them. */
+/**
+ * The decades that hold these values, at least two of them.
+ *
+ * @param {number[]} values
+ */
 function decades(values) {
   const logs = values.filter((value) => value > 0 && Number.isFinite(value)).map(Math.log10);
   const low = Math.max(-12, Math.floor(Math.min(-1, ...logs)));
   return [10 ** low, 10 ** Math.min(4, Math.max(low + 2, Math.ceil(Math.max(...logs))))];
 }
 
-/** One quantity against the step, all depths in one chart. */
+/**
+ * One quantity against the step, all depths in one chart.
+ *
+ * @param {number[]} depths
+ */
 function curves(depths) {
   const curve = chart({ height: 260, label: "All depths against the step", margin: { ...MARGIN, right: 24 } });
   const quantity = { value: "held-out error" };
   return {
     element: curve.element,
     quantity,
+    /** @param {RaceState} state */
     show({ records, presents, every, d, end, chosen, moment }) {
-      const { name, log } = QUANTITIES[quantity.value];
+      const { name, log } = RACE_QUANTITIES[quantity.value];
       const lines = records.map((record, n) => ({
         ...track(record, every, (k) => record[name][k], presents[n][name]),
         series: n,
-        dash: DASHES[n % DASHES.length],
+        dash: DASHES_OF_DEPTHS[n % DASHES_OF_DEPTHS.length],
         width: n === chosen ? 3 : 2,
       }));
       curve.show({
@@ -90,7 +113,11 @@ function curves(depths) {
   };
 }
 
-/** The largest size of an entry; what is not a number, because it is not shown, does not count. */
+/**
+ * The largest size of an entry; what is not a number, because it is not shown, does not count.
+ *
+ * @param {Float64Array} matrix
+ */
 function largestEntry(matrix) {
   return matrix.reduce((most, value) => (Math.abs(value) > most ? Math.abs(value) : most), 0);
 }
@@ -100,6 +127,7 @@ function matrices() {
   const maps = ["target", "product", "residual", "error"].map((label) => heatMap({ label }));
   return {
     element: make("div", { class: "dmfkit-x-maps" }, ...maps.map((map) => map.element)),
+    /** @param {{ product: Float64Array, truth: Float64Array, mask: Float64Array, d: number, depth: number }} state */
     show({ product, truth, mask, d, depth }) {
       const limit = largestEntry(truth);
       const wrong = product.map((value, i) => value - truth[i]);
@@ -121,8 +149,13 @@ function matrices() {
 
 const ROWS = ["training loss", "held-out error", "effective rank", "values grown", "fitted at step", "stable rate"];
 
-/** The present numbers: a column a depth. The style sheet makes it another layout on a phone, so roles are named. */
+/**
+ * The present numbers: a column a depth. The style sheet makes it another layout on a phone, so roles are named.
+ *
+ * @param {number[]} depths
+ */
 function standings(depths) {
+  /** @param {...Element} cells */
   const row = (...cells) => make("tr", { role: "row" }, ...cells);
   const head = row(make("td", { role: "cell" }), ...depths.map((depth) => make("th", { scope: "col", role: "columnheader" }, `depth ${depth}`)));
   const cells = ROWS.map(() => depths.map(() => make("td", { role: "cell" })));
@@ -130,6 +163,7 @@ function standings(depths) {
   const groups = [make("thead", { role: "rowgroup" }, head), make("tbody", { role: "rowgroup" }, ...rows)];
   return {
     element: make("table", { class: "dmfkit-x-beside", role: "table", style: `--dmfkit-x-columns: ${depths.length}` }, ...groups),
+    /** @param {RaceState} state */
     show({ records, presents, stableRates }) {
       records.forEach((record, n) => {
         const { meanSquare, heldOut, effectiveRank: rank, grown } = presents[n];

@@ -1,6 +1,12 @@
 // What a run leaves behind: its measurements at every so many steps, and the moments at which something happened.
 
-/** Squared error on the entries that are not observed, relative to that of the matrix of zeros. */
+/**
+ * Squared error on the entries that are not observed, relative to that of the matrix of zeros.
+ *
+ * @param {Numbers} product
+ * @param {Numbers} truth
+ * @param {Numbers} mask
+ */
 function heldOutError(product, truth, mask) {
   let wrong = 0;
   let all = 0;
@@ -15,9 +21,8 @@ function heldOutError(product, truth, mask) {
 /**
  * A run with its record.
  *
- * @param {object} run as `descent` gives it.
- * @param {object} options truth, mask, d, nObserved; every, steps between two records; maxSteps; grownAt, from which
- *   size on a singular value counts as grown; fit, the mean squared residual below which the entries count as fitted.
+ * @param {DescentRun} run
+ * @param {RecordOptions} options
  */
 function recorded(run, { truth, mask, d, nObserved, every, maxSteps, grownAt, fit }) {
   const room = Math.floor(maxSteps / every) + 1;
@@ -34,6 +39,7 @@ function recorded(run, { truth, mask, d, nObserved, every, maxSteps, grownAt, fi
     arrivals: new Float64Array(d).fill(NaN), // step by which singular value r had grown, to `every` steps
     fitted: NaN, // first step at which the entries were fitted
     fittedError: NaN, // the held-out error there
+    /** @param {number} lr */
     step(lr) {
       run.step(lr);
       self.look();
@@ -48,7 +54,7 @@ function recorded(run, { truth, mask, d, nObserved, every, maxSteps, grownAt, fi
     record() {
       const present = self.present();
       values.set(now, self.count * d);
-      for (const name of ["meanSquare", "heldOut", "effectiveRank"]) self[name][self.count] = present[name];
+      for (const name of /** @type {const} */ (["meanSquare", "heldOut", "effectiveRank"])) self[name][self.count] = present[name];
       for (let r = 0; r < d; r += 1) if (now[r] >= grownAt && Number.isNaN(self.arrivals[r])) self.arrivals[r] = run.steps;
       self.count += 1;
     },
@@ -68,7 +74,14 @@ function recorded(run, { truth, mask, d, nObserved, every, maxSteps, grownAt, fi
   return self;
 }
 
-/** First recorded step at which the second run's held-out error was `factor` times below the first's; or NaN. */
+/**
+ * First recorded step at which the second run's held-out error was `factor` times below the first's; or NaN.
+ *
+ * @param {RecordedRun} behind
+ * @param {RecordedRun} ahead
+ * @param {number} factor
+ * @param {number} every
+ */
 function firstAhead(behind, ahead, factor, every) {
   const count = Math.min(behind.count, ahead.count);
   for (let k = 0; k < count; k += 1) if (behind.heldOut[k] >= factor * ahead.heldOut[k]) return k * every;

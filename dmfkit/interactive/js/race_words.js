@@ -1,22 +1,36 @@
 // The race of depths in words.
 
-const subscript = (number) => [...String(number)].map((digit) => "₀₁₂₃₄₅₆₇₈₉"[digit]).join("");
+/** @param {number} number */
+const subscript = (number) => [...String(number)].map((digit) => "₀₁₂₃₄₅₆₇₈₉"[Number(digit)]).join("");
 
+/** @param {(string | number)[]} items */
 function list(items) {
-  return items.length < 2 ? items.join() : `${items.slice(0, -1).join(", ")} and ${items.at(-1)}`;
+  return items.length < 2 ? items.join() : `${items.slice(0, -1).join(", ")} and ${lastOf(items)}`;
 }
 
-/** Which singular values have grown, and when. */
+/**
+ * Which singular values have grown, and when.
+ *
+ * @param {RecordedRun} record
+ * @param {Measurements} present
+ */
 function arrivalWords({ arrivals }, { grown }) {
   const came = [...arrivals].filter((step) => !Number.isNaN(step));
   if (!came.length) return "No singular value has grown yet.";
   const listed = came.slice(0, 5).map((step, r) => `σ${subscript(r + 1)} by step ${step}`);
-  const more = came.length > 5 ? `, and ${came.length - 5} more by step ${came.at(-1)}` : "";
+  const more = came.length > 5 ? `, and ${came.length - 5} more by step ${lastOf(came)}` : "";
   const left = grown < came.length ? ` (${grown} of them are left)` : "";
   return `${came.length === 1 ? "One singular value has" : `${came.length} singular values have`} grown${left}: ${listed.join(", ")}${more}.`;
 }
 
-/** How the held-out error compares with that of the next shallower depth. */
+/**
+ * How the held-out error compares with that of the next shallower depth.
+ *
+ * @param {number} error
+ * @param {number} other
+ * @param {number} shallower
+ * @param {number} moment
+ */
 function comparison(error, other, shallower, moment) {
   const times = other / error;
   const how = say(times) === "1" ? "the same as" : times > 1 ? `${say(times)} times below` : `${say(1 / times)} times above`;
@@ -24,7 +38,12 @@ function comparison(error, other, shallower, moment) {
   return `Its held-out error is ${how} that of depth ${shallower}; ${since}.`;
 }
 
-/** Which depths have diverged, and for which the learning rate is too large. */
+/**
+ * Which depths have diverged, and for which the learning rate is too large.
+ *
+ * @param {Race} race
+ * @param {number[]} depths
+ */
 function rateWords({ records, set, stableRates }, depths) {
   const numbers = depths.map((_, n) => n);
   const lost = numbers.filter((n) => records[n].run.diverged);
@@ -32,15 +51,24 @@ function rateWords({ records, set, stableRates }, depths) {
   const said = lost.map((n) => `Depth ${depths[n]} diverged at step ${records[n].run.steps}.`);
   if (!fast.length) return said;
   const limits = list(fast.map((n) => say(stableRates[n])));
-  return [...said, `The learning rate is too large for depth ${list(fast.map((n) => depths[n]))} to settle near the target, where up to ${limits} is stable: take a smaller one.`];
+  return [
+    ...said,
+    `The learning rate is too large for depth ${list(fast.map((n) => depths[n]))} to settle near the target, where up to ${limits} is stable: take a smaller one.`,
+  ];
 }
 
-/** The text above the pictures; `ending` is "over", "goal" where the run has come to its step, or empty. */
+/**
+ * The text above the pictures; `ending` is "over", "goal" where the run has come to its step, or empty.
+ *
+ * @param {{ race: Race, goal: number, presents: Measurements[], chosen: number, moment: number, depths: number[], d: number, rank: number, ending: string }} state
+ */
 function raceWords({ race, goal, presents, chosen, moment, depths, d, rank, ending }) {
   const { nObserved, scale, lr } = race.set;
   const parts = [];
   if (race.step === 0) {
-    parts.push(`At the start: ${nObserved} of ${d * d} entries are observed, and every product has the expected norm ${say(scale)}. Press Run for ${goal} steps at the learning rate ${say(lr)}.`);
+    parts.push(
+      `At the start: ${nObserved} of ${d * d} entries are observed, and every product has the expected norm ${say(scale)}. Press Run for ${goal} steps at the learning rate ${say(lr)}.`,
+    );
   } else {
     const record = race.records[chosen];
     const present = presents[chosen];

@@ -1,12 +1,21 @@
 // The corner that Schatten loses: eigenvalues 1 + eps, 1 - eps, 0, ...; trace and labels stay, every quasi-norm falls.
 
-/** The p-th power of the quasi-norm, (1 + eps)^p + (1 - eps)^p, less 2; accurate for eps near zero. */
+/**
+ * The p-th power of the quasi-norm, (1 + eps)^p + (1 - eps)^p, less 2; accurate for eps near zero.
+ *
+ * @param {number} epsilon
+ * @param {number} p
+ */
 function schattenChange(epsilon, p) {
   // log1p(-1) is minus infinity, and expm1 of that is -1: an eigenvalue of zero counts nothing.
   return Math.expm1(p * Math.log1p(epsilon)) + Math.expm1(p * Math.log1p(-epsilon));
 }
 
-function start(root, { settings }) {
+/**
+ * @param {Root} root
+ * @param {Content<SchattenSettings>} content
+ */
+start = (root, { settings }) => {
   const { epsilons, exponents } = settings;
   const epsilon = slider({ label: "ε, entries (1,2) and (2,1)", values: epsilons, value: settings.epsilon, change: update });
   const exponent = slider({ label: "exponent p", values: exponents, value: settings.exponent, change: update });
@@ -54,8 +63,8 @@ function start(root, { settings }) {
         ? "This is the limit of the flow. Move ε: the labels stay fitted."
         : `The nuclear norm is still 2. The sum of σᵖ has changed by ${say(change)}, so this neighbour has less of it, and the flow does not go there.`;
     const text = `At ε = ${say(e)} the eigenvalues are ${say(1 + e)}, ${say(1 - e)} and zeros; rank ${rank}. ${verdict}`;
-    curve.describe(`Nuclear norm flat at 2; the sum of σ to the power ${say(p)} falls from 2 to ${say(quasi.at(-1))} as ε goes from 0 to 1.`);
+    curve.describe(`Nuclear norm flat at 2; the sum of σ to the power ${say(p)} falls from 2 to ${say(lastOf(quasi))} as ε goes from 0 to 1.`);
     view.say(text, { epsilon: e, p, nuclear: 2, change, quasi_norm_power: 2 + change, rank });
   }
   update();
-}
+};
