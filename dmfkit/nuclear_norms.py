@@ -23,7 +23,7 @@ from dmfkit.grids import LatestProblem, check_grid, choose_device, grid_points
 from dmfkit.nuclear_splitting import least_nuclear_norm
 from dmfkit.problems import MatrixCompletion, Problem
 from dmfkit.progress import Progress
-from dmfkit.provenance import device_name, run_provenance
+from dmfkit.provenance import hardware, run_provenance
 from dmfkit.result import Status
 from dmfkit.store import Store, find_or_compute, read_part, specification_key, write
 from dmfkit.tasks import CompletionTask, SensingTask, field_names, key_values, with_fields
@@ -218,5 +218,5 @@ def _assemble(plan: NuclearNormGrid, parts: list[xr.Dataset], device: torch.devi
         solvers=", ".join(sorted(solvers)),
         total_wall_seconds=float(dataset["wall_seconds"].sum()),
         total_evaluations=int(dataset["n_iterations"].clip(min=0).sum()),
-        **run_provenance(device_name(device)),
+        **run_provenance(hardware(device)),
     )

@@ -29,7 +29,7 @@ from dmfkit.flow import Flow, gradient_flow
 from dmfkit.grids import LatestProblem, check_grid, choose_device, grid_points
 from dmfkit.problems import Problem
 from dmfkit.progress import Progress
-from dmfkit.provenance import device_name, run_provenance
+from dmfkit.provenance import hardware, run_provenance
 from dmfkit.record import Recorder
 from dmfkit.result import Result
 from dmfkit.sparse_snapshot import snapshot_of
@@ -256,7 +256,7 @@ def _train(
     dataset = _dataset(plan, problem, initial, result).assign_coords(run=indices)
     # A run's share of its batch's wall time: what it cost, not how long it would have taken alone.
     dataset = dataset.assign(wall_seconds=("run", np.full(len(indices), seconds / len(indices))))
-    return dataset.assign_attrs(device=device_name(device))
+    return dataset.assign_attrs(hardware(device))
 
 
 def _dataset(plan: Sweep, problem: Problem, initial: Factorization, result: Result) -> xr.Dataset:
@@ -312,10 +312,11 @@ def _assemble(plan: Sweep, parts: list[xr.Dataset]) -> xr.Dataset:
         total_wall_seconds=float(dataset["wall_seconds"].sum()),
         total_evaluations=int(dataset["n_evaluations"].sum()),
         executor=_distinct(parts, "executor"),
-        **run_provenance(_distinct(parts, "device")),
+        # Parts are computed where there is a worker, and those of an older version do not say all of it.
+        **run_provenance({name: _distinct(parts, name) for name in ("device", "processor", "kernels")}),
     )
 
 
 def _distinct(parts: list[xr.Dataset], name: str) -> str:
     """All values that an attribute has among the parts of a result."""
-    return "; ".join(sorted({part.attrs.get(name, "unknown") for part in parts}))
+    return "; ".join(sorted({part.attrs.get(name, "not recorded") for part in parts}))

@@ -16,7 +16,7 @@ import xarray as xr
 from dmfkit.descent import Descent, gradient_descent
 from dmfkit.errors import InputError
 from dmfkit.grids import choose_device
-from dmfkit.provenance import device_name, run_provenance
+from dmfkit.provenance import hardware, run_provenance
 from dmfkit.starts import AnyStart, Beginning
 from dmfkit.steady import step_seconds, wait
 from dmfkit.store import Store, find_or_compute, specification_key
@@ -78,7 +78,7 @@ def step_timings(
             specification=json.dumps(specification, sort_keys=True),
             total_wall_seconds=time.perf_counter() - began,
             total_evaluations=int(dataset["n_steps"].sum()),
-            **run_provenance(device_name(chosen)),
+            **run_provenance(hardware(chosen)),
         )
 
     return find_or_compute(store, name or "timings", specification_key(specification), compute, recompute=recompute)

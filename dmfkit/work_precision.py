@@ -20,7 +20,7 @@ from dmfkit.flow import Flow, gradient_flow
 from dmfkit.ode_solvers import SOLVERS, CountedField, has_torchdiffeq
 from dmfkit.problems import Problem
 from dmfkit.progress import Progress
-from dmfkit.provenance import device_name, run_provenance
+from dmfkit.provenance import hardware, run_provenance
 from dmfkit.starts import Start
 from dmfkit.store import Store, find_or_compute, specification_key
 from dmfkit.tasks import Task, key_values
@@ -114,7 +114,7 @@ def work_precision(
             specification=json.dumps(specification, sort_keys=True),
             total_wall_seconds=time.perf_counter() - began,
             total_evaluations=int(dataset["n_evaluations"].sum()),
-            **run_provenance(device_name(torch.device("cpu"))),
+            **run_provenance(hardware(torch.device("cpu"))),
         )
 
     return find_or_compute(store, name, key, compute, recompute=recompute)
