@@ -50,6 +50,9 @@ class FrameGeometry:
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"missed": (), "angle": (), "departure": ()}
 
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:  # noqa: ARG002
+        return {"missed": 1.0, "angle": 1.0, "departure": 1.0}
+
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         truth = snapshot.problem.ground_truth
         if truth is None:

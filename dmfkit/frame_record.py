@@ -41,6 +41,9 @@ class FrameCoordinates:
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"coordinate": ("row", "column"), "outside": ()}
 
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        return {"coordinate": problem.magnitude, "outside": problem.magnitude}
+
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         if snapshot.problem.ground_truth is None:
             raise ValueError("FrameCoordinates needs a problem whose ground truth is known")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmfkit.problems import MatrixCompletion
+from dmfkit.problems import MatrixCompletion, Problem
 from dmfkit.record import Snapshot
 
 
@@ -53,6 +54,9 @@ class HeldOutError:
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"held_out_rmse": ()}
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        return {"held_out_rmse": problem.magnitude / math.sqrt(problem.n_observations)}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         error = snapshot.held_out_rmse

@@ -6,6 +6,7 @@ returns named tensors whose first dimension is the run; `dims` names the others.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,6 +42,27 @@ class Recorder(Protocol):
         """Return tensors ``(runs, ...)`` by name."""
 
 
+class Comparable(Recorder, Protocol):
+    """A recorder that also says how large its quantities are by nature: whatever a stored result holds is one.
+
+    A quantity can be nothing but rounding, as an angle is between equal spaces. Relative to itself it differs from
+    processor to processor; relative to its magnitude it may not.
+    """
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        """Name of every quantity and how large it is for matrices like the one that is to be found.
+
+        Scales with the problem's matrix as the quantity itself does: 1 for angles, shares and relative errors, the
+        norm of the matrix for its singular values.
+        """
+
+
+def gradient_magnitude(problem: Problem) -> float:
+    """Frobenius norm of the loss's gradient at the zero matrix, where training from a small start begins."""
+    zero = torch.zeros(1, *problem.shape, dtype=problem.dtype, device=problem.device)
+    return float(torch.linalg.matrix_norm(problem.lift(problem.gradient(zero))))
+
+
 @dataclass(frozen=True)
 class Loss:
     """Mean squared residual over the observations, whatever the problem's own normalisation."""
@@ -48,6 +70,9 @@ class Loss:
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"mean_square": ()}
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        return {"mean_square": float(problem.values.square().sum()) / problem.n_observations}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         return {"mean_square": snapshot.mean_square}
@@ -60,6 +85,9 @@ class RelativeError:
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"relative_error": ()}
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:  # noqa: ARG002
+        return {"relative_error": 1.0}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         error = snapshot.relative_error
@@ -78,6 +106,9 @@ class SingularValues:
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"singular_value": ("index",)}
 
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        return {"singular_value": problem.magnitude}
+
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         return {"singular_value": snapshot.singular_values[:, : self.count]}
 
@@ -89,6 +120,9 @@ class EffectiveRank:
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"effective_rank": ()}
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:  # noqa: ARG002
+        return {"effective_rank": 1.0}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         return {"effective_rank": spectra.effective_rank(snapshot.singular_values)}
@@ -104,6 +138,10 @@ class Alignment:
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"alignment_mean": ("place",), "alignment_std": ("place",), "alignment_off_share": ()}
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        largest = gradient_magnitude(problem)
+        return {"alignment_mean": largest, "alignment_std": largest, "alignment_off_share": 1.0}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         left, _, right = snapshot.svd
@@ -130,6 +168,9 @@ class AlignmentGroups:
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"group_share": ("group",), "group_mean": ("group",)}
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        return {"group_share": 1.0, "group_mean": gradient_magnitude(problem)}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         left, _, right = snapshot.svd
@@ -158,6 +199,9 @@ class UnobservedError:
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"unobserved_error": ()}
 
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        return {"unobserved_error": 0.5 * problem.magnitude**2 / math.prod(problem.shape)}
+
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         problem = snapshot.problem
         if problem.ground_truth is None or not isinstance(problem, MatrixCompletion):
@@ -173,6 +217,10 @@ class Factors:
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"factor": ("layer", "row", "column")}
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        # The product of N such factors, for every N.
+        return {"factor": max(1.0, problem.magnitude)}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         return {"factor": torch.stack(snapshot.factorization.factors, dim=1)}
@@ -192,6 +240,9 @@ class TargetCoordinates:
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"coordinate": ("row", "column"), "coordinate_share": ()}
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        return {"coordinate": problem.magnitude, "coordinate_share": 1.0}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         left, right = target_bases(snapshot.problem, self.count)

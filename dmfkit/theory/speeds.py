@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dmfkit.record import Snapshot
+from dmfkit.problems import Problem
+from dmfkit.record import Snapshot, gradient_magnitude
 from dmfkit.signed_svd import SignedSVD
 from dmfkit.theory.end_to_end import product_velocity
 from dmfkit.theory.singular_values import singular_value_velocity
@@ -31,6 +32,18 @@ class SingularValueSpeeds:
             "predicted_velocity": ("index",),
             "flow_velocity": ("index",),
             "largest_imbalance": (),
+        }
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        # Velocities are a gradient times powers of singular values, up to the square as the depth grows; what is
+        # balanced are squares of factors.
+        size = problem.magnitude
+        velocity = gradient_magnitude(problem) * max(size, size**2)
+        return {
+            "singular_value": size,
+            "predicted_velocity": velocity,
+            "flow_velocity": velocity,
+            "largest_imbalance": max(1.0, size),
         }
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
