@@ -21,7 +21,7 @@ from dmfkit.book.first_cell import CELL, first_cell
 from dmfkit.book.repository import write_repository
 
 pytestmark = [
-    pytest.mark.notebook,
+    pytest.mark.kernel,
     pytest.mark.skipif(shutil.which("git") is None, reason="NOT TESTED ELSEWHERE: there is no git"),
 ]
 

@@ -118,6 +118,7 @@ def test_a_chapter_without_the_cell_gets_it_before_its_first_code(copy):
     assert [cell.id for cell in cells] == ["title", "install", "first"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["not an address"], [URL, "--branch", "a/b"]])
 def test_the_command_refuses_in_one_sentence_and_changes_nothing(copy, arguments):
     before = contents(copy)

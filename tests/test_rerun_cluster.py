@@ -19,6 +19,8 @@ from dmfkit.rerun import rerun
 from dmfkit.rerun.on_cluster import execute, on_cluster, opener
 from dmfkit.store import read
 
+pytestmark = pytest.mark.cluster
+
 distributed = pytest.importorskip("distributed")
 
 NAMES = """

@@ -6,7 +6,7 @@ import pytest
 from dmfkit.book.collect import collect_results
 from dmfkit.parameter_cells import PARAMETERS_CELL
 
-pytestmark = [pytest.mark.book, pytest.mark.notebook]
+pytestmark = [pytest.mark.book, pytest.mark.kernel]
 
 
 @pytest.fixture(scope="module")
