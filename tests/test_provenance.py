@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +84,14 @@ def test_a_part_of_an_older_version_says_nothing_of_the_processor(tmp_path, monk
     assert resumed.attrs["processor"] == "; ".join(sorted([processor_name(), "not recorded"]))
     (path,) = tmp_path.glob("*.nc")
     assert read(path).attrs["kernels"] == "; ".join(sorted([blas_kernels(), "not recorded"]))
+
+
+@pytest.mark.slow
+def test_the_variable_that_chooses_kernels_chooses_those_of_every_openblas():
+    cpu = Path("/proc/cpuinfo")
+    if not cpu.exists() or " avx2 " not in cpu.read_text() or "OpenBLAS" not in blas_kernels():
+        pytest.skip("no OpenBLAS here, or no processor that can run the kernels for Haswell")
+    code = "import scipy.linalg; from dmfkit.provenance import blas_kernels; print(blas_kernels())"
+    environment = {**os.environ, "OPENBLAS_CORETYPE": "Haswell"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.count("OpenBLAS") == done.stdout.count(", Haswell") >= 1
