@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,10 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_info
 
 from dmfkit.errors import InputError
-from dmfkit.experiments.provenance import device_name, run_provenance
+from dmfkit.experiments.provenance import hardware, run_provenance
 
 
 @dataclass(frozen=True)
@@ -68,37 +65,17 @@ def table(rows: Sequence[Row]) -> str:
 def machine(device: torch.device) -> dict[str, object]:
     """What the rows were measured on."""
     return {
-        **run_provenance(device_name(device)),
-        "processor": _processor(),
+        **run_provenance(hardware(device)),
         "cores": _cores(),
         "threads": torch.get_num_threads(),
-        "kernels": _kernels(),
         "jax": metadata.version("jax") if find_spec("jax") else None,
         "date": datetime.now(UTC).date().isoformat(),
     }
 
 
-def _kernels() -> str | None:
-    """For which processors the kernels of SciPy's OpenBLAS are, or None where SciPy has another library."""
-    for library in threadpool_info():
-        if library["internal_api"] == "openblas" and Path(library["filepath"]).parent.name.startswith("scipy"):
-            return f"OpenBLAS {library['version']}, {library['architecture']}"
-    return None
-
-
 def _cores() -> int:
     """Cores that this process may use; a process can be bound to fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _processor() -> str:
-    """Name of the processor's model, where the system tells it."""
-    known = Path("/proc/cpuinfo")
-    if sys.platform == "linux" and known.exists():
-        for line in known.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def write_json(path: Path, rows: Sequence[Row], device: torch.device, group: str = "") -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import interruptible
 
 from dmfkit import (
     CompletionTask,
@@ -18,8 +19,17 @@ from dmfkit import (
 )
 from dmfkit.experiments.store import read
 
+pytest_plugins = ["browser"]
+
 RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
 FIGURE_1_RESULTS = {"descent": "fig1-descent", "flow": "fig1-flow", "convex": "fig2-nuclear"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts_are_not_ignored():
+    """Tests interrupt themselves and what they start, and in the background all would inherit that it is ignored."""
+    with interruptible():
+        yield
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from dmfkit.experiments import step_timings as steady
 from dmfkit.linalg.sampled_products import HostProducts
 from dmfkit.problems.tasks import SparseCompletionTask
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -61,12 +63,13 @@ def test_the_size_group_writes_what_it_measures(tmp_path):
 
 
 def test_a_wrong_name_or_size_gets_a_sentence():
-    done = run("compression", "--d", "5")
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    done = run("compression", "--d", "20", "--rank", "12")
-    assert done.returncode == 2
-    assert "rank_bound = 12 is not allowed" in done.stderr
+    refused = CliRunner().invoke(app, ["compression", "--d", "5"])
+    assert refused.exit_code == 2
+    assert "Traceback" not in refused.output
+    refused = CliRunner().invoke(app, ["compression", "--d", "20", "--rank", "12"])
+    assert isinstance(refused.exception, InputError)
+    assert "rank_bound = 12 is not allowed" in str(refused.exception)
+    # How a sentence ends the command, once as a process.
     done = run("nonsense")
     assert done.returncode == 2
     assert done.stderr.startswith("there is no group 'nonsense': choose one of ")
@@ -232,7 +235,8 @@ def test_growth_is_measured_at_every_point_and_fitted(monkeypatch):
     monkeypatch.setattr(growth, "peak_bytes", lambda point, _: [2.0 * point.entries_and_factors()] * 4)
     base = growth.Point(d=100, n_observed=1000, width=2)
     found = {row.name: row for row in growth.rows(base, rank=1, repeats=1)}
-    assert all(row.value > 0 for name, row in found.items() if "exponent" not in name)
+    # Not that times are above zero: differences of so short ones may have either sign on a busy machine.
+    assert all(row.value > 0 for name, row in found.items() if "memory" in name and "exponent" not in name)
     for what, points in growth.series(base).items():
         assert f"step, exponent in {what}" in found
         assert len({point for _, point in points}) == len(points) >= 3

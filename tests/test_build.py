@@ -1,10 +1,8 @@
 """The build: presets, failing cells, staging; with tiny notebooks in a temporary folder."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -12,6 +10,7 @@ import pytest
 import xarray as xr
 import yaml
 from nbformat import v4
+from processes import ENDLESS, PATIENCE, alive, wait_until
 
 from bookbuild import Layout, build
 from bookbuild.build import publish_results
@@ -103,6 +102,7 @@ def test_a_folder_without_chapters_and_zero_jobs_are_refused(layout, tmp_path):
         build(layout, jobs=0)
 
 
+@pytest.mark.kernel
 def test_a_failing_cell_fails_the_build_after_the_other_chapters(tmp_path):
     write_chapter(tmp_path, "01_bad", "x = 1", "# the bad cell\n1 / 0", "print('never reached')")
     write_chapter(tmp_path, "05_good", "print(d)")
@@ -120,6 +120,7 @@ def test_a_failing_cell_fails_the_build_after_the_other_chapters(tmp_path):
     assert html.read_text() == "an older book"
 
 
+@pytest.mark.slow
 def test_a_mistake_on_the_command_line_is_one_sentence(layout):
     result = run_build(layout.root, "--preset", "slow")
     assert result.returncode == 2
@@ -127,6 +128,7 @@ def test_a_mistake_on_the_command_line_is_one_sentence(layout):
     assert "There is no preset 'slow'" in result.stderr
 
 
+@pytest.mark.kernel
 def test_a_dead_kernel_is_reported_with_its_cell(tmp_path):
     write_chapter(tmp_path, "01_dies", "import os\nos._exit(3)")
     layout = Layout(tmp_path, tmp_path / "_build")
@@ -136,24 +138,25 @@ def test_a_dead_kernel_is_reported_with_its_cell(tmp_path):
     assert "Kernel died" in failures[0]
 
 
+@pytest.mark.kernel
 def test_an_interrupted_build_stops_its_kernels_and_keeps_the_older_book(tmp_path):
     marker = tmp_path / "kernel.pid"
     write_chapter(
         tmp_path,
         "01_long",
         "import os, pathlib, time",
-        f"pathlib.Path({str(marker)!r}).write_text(str(os.getpid()))\ntime.sleep(120)",
+        f"pathlib.Path({str(marker)!r}).write_text(str(os.getpid()))\ntime.sleep({ENDLESS})",
     )
     html = tmp_path / "_build" / "html" / "index.html"
     html.parent.mkdir(parents=True)
     html.write_text("an older book")
     process = subprocess.Popen(command(tmp_path), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-    wait_until(lambda: marker.exists() and marker.read_text(), 60)
+    wait_until(lambda: marker.exists() and marker.read_text())
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     kernel = int(marker.read_text())
-    wait_until(lambda: not alive(kernel), 15)
+    wait_until(lambda: not alive(kernel))
     assert html.read_text() == "an older book"
 
 
@@ -167,6 +170,7 @@ def test_two_builds_cannot_share_an_output_folder(layout):
             build(layout)
 
 
+@pytest.mark.kernel
 def test_staging_reduces_the_contents_and_marks_injected_parameters(layout):
     execute(layout, find_chapters(layout, ["01"]), {"01_first": {"d": 40}}, jobs=1)
     (layout.root / "book").mkdir()
@@ -278,23 +282,9 @@ def command(root, *options):
 
 
 def run_build(root, *options):
-    return subprocess.run(command(root, *options), capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
-
-
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # A zombie has ended; only its parent has not asked yet.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def wait_until(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
+    return subprocess.run(
+        command(root, *options), capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE, check=False
+    )
 
 
 def test_when_all_is_computed_anew_the_longest_chapter_starts_first(tmp_path):
@@ -310,6 +300,7 @@ def test_when_all_is_computed_anew_the_longest_chapter_starts_first(tmp_path):
     assert [path.stem for path in order] == ["03_long", "01_short", "02_none"]
 
 
+@pytest.mark.kernel
 def test_publishing_asks_those_chapters_for_results_that_have_some(tmp_path):
     write_chapter(tmp_path, "01_none", "x = 1")
     source = "import xarray as xr\nfrom dmfkit.experiments.store import write\nfrom pathlib import Path\n"

@@ -190,6 +190,7 @@ def test_functions_are_compiled_where_nothing_can_be_kept(monkeypatch):
     assert compiled.compiled(lambda x: x + 1)(2) == 3
 
 
+@pytest.mark.slow
 def test_what_is_compiled_is_found_again():
     code = (
         "import time, dmfkit as dm\n"

@@ -20,7 +20,7 @@ from bookbuild import Layout
 from bookbuild.repository import CELL, first_cell, write_repository
 
 pytestmark = [
-    pytest.mark.notebook,
+    pytest.mark.kernel,
     pytest.mark.skipif(shutil.which("git") is None, reason="NOT TESTED ELSEWHERE: there is no git"),
 ]
 

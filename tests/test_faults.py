@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+from processes import PATIENCE
 
 from dmfkit import CompletionTask, Flow, InputError, Loss, SingularValues, Start, Store, sweep
 from dmfkit.experiments.store import content_hash, read
@@ -114,6 +115,7 @@ def test_a_disk_that_is_full_only_for_the_whole_result_loses_no_part(finished, t
     assert trained == []
 
 
+@pytest.mark.slow
 def test_a_process_that_may_not_write_so_much_ends_well(tmp_path):
     # HDF5 itself crashes at the end of a process in which it could not finish a file.
     script = f"""
@@ -130,7 +132,7 @@ except dm.InputError as error:
 """
     command = [sys.executable, "-c", script, str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") == 1
     assert "cannot be written to" in done.stdout

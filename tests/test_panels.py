@@ -78,7 +78,8 @@ def test_stop_stops_and_says_where():
 
     async def stopped():
         one.train.click()
-        await asyncio.sleep(0.3)
+        while not (one._traces and any(one._traces[-1].evaluations)):
+            await asyncio.sleep(0.01)
         assert one.train.disabled
         one.stop.click()
         await asyncio.gather(one._running, return_exceptions=True)

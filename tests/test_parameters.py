@@ -13,6 +13,7 @@ import papermill
 import pytest
 from papermill.cli import _resolve_type
 from papermill.parameterize import parameterize_notebook
+from processes import PATIENCE
 
 from dmfkit.chapters.allowed_values import VOCABULARY
 from dmfkit.chapters.settings import (
@@ -266,11 +267,12 @@ def kernel_environment(tmp_path, monkeypatch):
     return source
 
 
+@pytest.mark.kernel
 def test_papermill_command_line_end_to_end(kernel_environment, tmp_path):
     command = [sys.executable, "-m", "papermill", str(kernel_environment), "out.ipynb", "--no-progress-bar"]
     for name, word in {"d": "40", "rank": "2", "n_observed": "[600]", "depths": "[2, 5]"}.items():
         command += ["-p", name, word]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     values = json.loads((tmp_path / "trained.json").read_text())
     assert (values["d"], values["rank"], values["n_observed"], values["depths"]) == (40, 2, [600], [2, 5])
@@ -278,6 +280,7 @@ def test_papermill_command_line_end_to_end(kernel_environment, tmp_path):
     assert "<code>[2, 5]</code>" in table
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [

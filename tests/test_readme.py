@@ -27,7 +27,7 @@ def block(name):
     return BLOCKS[name][1]
 
 
-@pytest.mark.notebook
+@pytest.mark.kernel
 @pytest.mark.parametrize("line", [line for line in block("rerun").splitlines() if line.startswith("papermill")])
 def test_rerunning_with_other_parameters(line, tmp_path):
     words = shlex.split(line)
@@ -55,6 +55,7 @@ def test_rerunning_with_other_parameters(line, tmp_path):
         assert "| 600 | 3 |" not in text
 
 
+@pytest.mark.slow
 def test_using_the_package(tmp_path):
     code = block("package").replace("d=50, rank=3, n_observed=900", "d=12, rank=1, n_observed=90")
     assert "d=12" in code

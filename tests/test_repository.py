@@ -11,8 +11,10 @@ import pytest
 from nbformat import v4
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from typer.testing import CliRunner
 
 from bookbuild import Layout, build
+from bookbuild.__main__ import app
 from bookbuild.notebooks import strip
 from bookbuild.repository import (
     Repository,
@@ -124,15 +126,25 @@ def test_a_chapter_without_the_cell_gets_it_before_its_first_code(copy):
     assert [cell.id for cell in cells] == ["title", "install", "first"]
 
 
-@pytest.mark.parametrize("arguments", [["not an address"], [URL, "--branch", "a/b"]])
-def test_the_command_refuses_in_one_sentence_and_changes_nothing(copy, arguments):
+WRONG = [["not an address"], [URL, "--branch", "a/b"]]
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_wrong_arguments_are_refused_and_change_nothing(copy, arguments):
     before = contents(copy)
-    command = [sys.executable, "-m", "bookbuild", "repository", *arguments, "--root", str(copy.root)]
+    refused = CliRunner().invoke(app, ["repository", *arguments, "--root", str(copy.root)])
+    assert isinstance(refused.exception, InputError)
+    assert refused.stdout == ""
+    assert contents(copy) == before
+
+
+@pytest.mark.slow
+def test_the_command_says_so_in_one_sentence(copy):
+    command = [sys.executable, "-m", "bookbuild", "repository", *WRONG[0], "--root", str(copy.root)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr.strip().count("\n") == 0
     assert result.stdout == ""
-    assert contents(copy) == before
 
 
 def test_a_build_refuses_a_wrong_address_before_it_runs_anything(copy):

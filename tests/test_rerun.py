@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -15,6 +14,7 @@ import pytest
 import xarray as xr
 import yaml
 from nbformat import v4
+from processes import ENDLESS, PATIENCE, alive, wait_until
 
 from bookbuild.notebooks import Finished
 from bookbuild.project import Layout, RerunError
@@ -366,10 +366,17 @@ def call(notebook, content, *options):
     write_sets(notebook.parent.parent, content)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        command(notebook, *options), env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        command(notebook, *options),
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
 
 
+@pytest.mark.kernel
 def test_the_command_runs_kernels_and_names_what_failed(tmp_path):
     source = """from dmfkit.chapters.outputs import hand_over
 if d == 3:
@@ -389,6 +396,7 @@ hand_over("square", d * d)"""
     assert not (tmp_path / "out" / "running").exists()
 
 
+@pytest.mark.slow
 def test_the_command_says_mistakes_in_one_sentence(notebook):
     done = call(notebook, "dd: [2, 3]\n")
     assert done.returncode == 2
@@ -397,25 +405,26 @@ def test_the_command_says_mistakes_in_one_sentence(notebook):
     assert not (notebook.parent.parent / "out").exists()
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_command_keeps_what_is_finished_and_stops_its_kernels(tmp_path, sent):
     marker = tmp_path / "kernel.pid"
     source = f"import os, pathlib, time\nif d == 3:\n    pathlib.Path({str(marker)!r}).write_text(str(os.getpid()))"
-    notebook = write_notebook(tmp_path / "notebooks" / "own.ipynb", source, "if d == 3:\n    time.sleep(120)")
+    notebook = write_notebook(tmp_path / "notebooks" / "own.ipynb", source, f"if d == 3:\n    time.sleep({ENDLESS})")
     write_sets(tmp_path, "d: [2, 3]\n")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         command(notebook, "--jobs", "1"), env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
-    wait_until(lambda: marker.exists() and marker.read_text(), 200)
+    wait_until(lambda: marker.exists() and marker.read_text())
     process.send_signal(sent)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=PATIENCE)
     if sent == signal.SIGINT:
         assert process.returncode == 130
         assert "the same command goes on from there" in said
     assert "Traceback" not in said
     kernel = int(marker.read_text())
-    wait_until(lambda: not alive(kernel), 15)
+    wait_until(lambda: not alive(kernel))
     (kept,) = (tmp_path / "out" / "executed").iterdir()
     assert kept.name.startswith("d-2-")
     assert not (tmp_path / "out" / "results.nc").exists()
@@ -430,19 +439,3 @@ def test_two_commands_cannot_share_an_output_folder(notebook):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="Another re-run writes to"):
             run(notebook, "d: 2\n", Written(outputs))
-
-
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # A zombie has ended; only its parent has not asked yet.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def wait_until(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)

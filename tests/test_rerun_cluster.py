@@ -18,6 +18,8 @@ from bookbuild.rerun.on_cluster import execute, on_cluster, opener
 from dmfkit import InputError, cluster
 from dmfkit.experiments.store import read
 
+pytestmark = pytest.mark.cluster
+
 distributed = pytest.importorskip("distributed")
 
 NAMES = """

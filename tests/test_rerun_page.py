@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 from recipes import recipes
 
-pytestmark = pytest.mark.notebook
+pytestmark = pytest.mark.kernel
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "book" / "rerun.md"

@@ -13,7 +13,8 @@ def test_timings_of_several_starts_are_measured_and_stored(tmp_path, monkeypatch
     options = {"name": "small-timing", "store": Store(tmp_path), "repeats": 2}
     first = step_timings(task, starts, **options)
     assert dict(first.sizes) == {"start": 2, "repeat": 2}
-    assert bool((first["step_seconds"] > 0).all())
+    # Nothing more: a difference of two times, of so few steps and on a busy machine, may have either sign.
+    assert bool(first["step_seconds"].notnull().all())
     assert bool((first["begin_seconds"] > 0).all())
     assert first["n_parameters"].values.tolist() == [3 * 900, 3 * 16]
     again = step_timings(task, starts, **options)

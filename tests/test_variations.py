@@ -12,7 +12,7 @@ from papermill.parameterize import parameterize_notebook
 
 from bookbuild.project import declared_parameters
 
-pytestmark = pytest.mark.notebook
+pytestmark = pytest.mark.kernel
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))

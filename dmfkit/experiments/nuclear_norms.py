@@ -18,7 +18,7 @@ import xarray as xr
 
 from dmfkit.errors import InputError
 from dmfkit.experiments.progress import Progress
-from dmfkit.experiments.provenance import device_name, run_provenance
+from dmfkit.experiments.provenance import hardware, run_provenance
 from dmfkit.experiments.store import Store, find_or_compute, read_part, specification_key, write
 from dmfkit.experiments.sweeps import LatestProblem, check_grid, choose_device, grid_points
 from dmfkit.linalg import spectra
@@ -218,5 +218,5 @@ def _assemble(plan: NuclearNormGrid, parts: list[xr.Dataset], device: torch.devi
         solvers=", ".join(sorted(solvers)),
         total_wall_seconds=float(dataset["wall_seconds"].sum()),
         total_evaluations=int(dataset["n_iterations"].clip(min=0).sum()),
-        **run_provenance(device_name(device)),
+        **run_provenance(hardware(device)),
     )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dmfkit.errors import InputError
 from dmfkit.experiments.progress import Progress
-from dmfkit.experiments.provenance import device_name, run_provenance
+from dmfkit.experiments.provenance import hardware, run_provenance
 from dmfkit.experiments.store import Store, find_or_compute, specification_key
 from dmfkit.experiments.sweeps import choose_device
 from dmfkit.factorizations.starts import AnyStart, Beginning
@@ -142,7 +142,7 @@ def step_timings(
             specification=json.dumps(specification, sort_keys=True),
             total_wall_seconds=time.perf_counter() - began,
             total_evaluations=int(dataset["n_steps"].sum()),
-            **run_provenance(device_name(chosen)),
+            **run_provenance(hardware(chosen)),
         )
 
     return find_or_compute(store, name or "timings", specification_key(specification), compute, recompute=recompute)

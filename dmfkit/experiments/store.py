@@ -27,6 +27,7 @@ from filelock import BaseFileLock, FileLock
 from xarray.backends import H5NetCDFStore
 
 from dmfkit.errors import InputError
+from dmfkit.experiments.interrupts import deferred_interrupts
 from dmfkit.paths import published_results, working_results
 
 # Raise when a change of the engine changes results beyond rounding; every stored result is then computed anew.
@@ -178,7 +179,8 @@ def read(path: Path, key: str | None = None) -> xr.Dataset:
     """
     advice = "delete the file and run again to compute it anew."
     try:
-        with xr.open_dataset(path, engine="h5netcdf") as opened:
+        # Interrupted while it opens a file, h5netcdf complains about the interrupt when it destroys what it has.
+        with deferred_interrupts(), xr.open_dataset(path, engine="h5netcdf") as opened:
             dataset = opened.load()
     except Exception as error:  # a damaged file can fail anywhere inside the reader
         raise InputError(f"stored result {path.name} cannot be read ({type(error).__name__}): {advice}") from None
@@ -219,7 +221,8 @@ def write(path: Path, dataset: xr.Dataset) -> None:
     }
     # HDF5 writes to memory: on a full disk its library would leave a file that it can never close, and crash at exit.
     buffer = io.BytesIO()
-    with h5netcdf.File(buffer, "w") as opened:
+    # As in `read`.
+    with deferred_interrupts(), h5netcdf.File(buffer, "w") as opened:
         dataset.dump_to_store(H5NetCDFStore(opened), encoding=numeric)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -25,7 +25,7 @@ import xarray as xr
 from dmfkit.errors import InputError
 from dmfkit.experiments.cluster import Executor
 from dmfkit.experiments.progress import Progress
-from dmfkit.experiments.provenance import device_name, run_provenance
+from dmfkit.experiments.provenance import hardware, run_provenance
 from dmfkit.experiments.store import Store, find_or_compute, read_part, specification_key, write
 from dmfkit.factorizations.factorization import Factorization
 from dmfkit.factorizations.starts import AnyStart
@@ -307,7 +307,7 @@ def _train(
     dataset = _dataset(plan, problem, initial, result).assign_coords(run=indices)
     # A run's share of its batch's wall time: what it cost, not how long it would have taken alone.
     dataset = dataset.assign(wall_seconds=("run", np.full(len(indices), seconds / len(indices))))
-    return dataset.assign_attrs(device=device_name(device))
+    return dataset.assign_attrs(hardware(device))
 
 
 def _dataset(plan: Sweep, problem: Problem, initial: Factorization, result: Result) -> xr.Dataset:
@@ -363,10 +363,11 @@ def _assemble(plan: Sweep, parts: list[xr.Dataset]) -> xr.Dataset:
         total_wall_seconds=float(dataset["wall_seconds"].sum()),
         total_evaluations=int(dataset["n_evaluations"].sum()),
         executor=_distinct(parts, "executor"),
-        **run_provenance(_distinct(parts, "device")),
+        # Parts are computed where there is a worker, and those of an older version do not say all of it.
+        **run_provenance({name: _distinct(parts, name) for name in ("device", "processor", "kernels")}),
     )
 
 
 def _distinct(parts: list[xr.Dataset], name: str) -> str:
     """All values that an attribute has among the parts of a result."""
-    return "; ".join(sorted({part.attrs.get(name, "unknown") for part in parts}))
+    return "; ".join(sorted({part.attrs.get(name, "not recorded") for part in parts}))

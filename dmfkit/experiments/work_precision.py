@@ -16,7 +16,7 @@ from torch import Tensor
 from dmfkit.errors import SolverError
 from dmfkit.experiments.ode_solvers import SOLVERS, CountedField, has_torchdiffeq
 from dmfkit.experiments.progress import Progress
-from dmfkit.experiments.provenance import device_name, run_provenance
+from dmfkit.experiments.provenance import hardware, run_provenance
 from dmfkit.experiments.store import Store, find_or_compute, specification_key
 from dmfkit.factorizations.factorization import Factorization
 from dmfkit.factorizations.starts import Start
@@ -114,7 +114,7 @@ def work_precision(
             specification=json.dumps(specification, sort_keys=True),
             total_wall_seconds=time.perf_counter() - began,
             total_evaluations=int(dataset["n_evaluations"].sum()),
-            **run_provenance(device_name(torch.device("cpu"))),
+            **run_provenance(hardware(torch.device("cpu"))),
         )
 
     return find_or_compute(store, name, key, compute, recompute=recompute)

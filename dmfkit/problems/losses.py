@@ -109,6 +109,15 @@ class Problem(ABC):
         """Number ``m`` of observations."""
 
     @property
+    def magnitude(self) -> float:
+        """Frobenius norm of the ground truth, or where that is not known of what was observed, in the matrix's units.
+
+        What is computed of matrices like it is uncertain by about the machine precision times this.
+        """
+        known = self.lift(self.values) if self.ground_truth is None else self.ground_truth
+        return float(torch.linalg.vector_norm(known))
+
+    @property
     def device(self) -> torch.device:
         """Where the observations are kept."""
         return self.values.device

@@ -92,6 +92,10 @@ class SparseCompletion(Problem):
     def n_observations(self) -> int:
         return self.values.numel()
 
+    @property
+    def magnitude(self) -> float:
+        return super().magnitude if self.truth is None else float(self.truth.norm())
+
     def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
         """As for any problem, with matrices in full: for sizes at which there are such matrices."""
         rows, columns = self.rows.long(), self.columns.long()

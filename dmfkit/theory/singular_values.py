@@ -18,8 +18,9 @@ from torch import Tensor
 
 from dmfkit.errors import InputError
 from dmfkit.linalg.svd_paths import SignedSVD
+from dmfkit.problems.losses import Problem
 from dmfkit.theory.end_to_end import product_velocity
-from dmfkit.training.recorders import Snapshot
+from dmfkit.training.recorders import Snapshot, gradient_magnitude
 
 
 def depth_factor(values: Tensor, depth: int) -> Tensor:
@@ -133,6 +134,18 @@ class SingularValueSpeeds:
             "predicted_velocity": ("index",),
             "flow_velocity": ("index",),
             "largest_imbalance": (),
+        }
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        # Velocities are a gradient times powers of singular values, up to the square as the depth grows; what is
+        # balanced are squares of factors.
+        size = problem.magnitude
+        velocity = gradient_magnitude(problem) * max(size, size**2)
+        return {
+            "singular_value": size,
+            "predicted_velocity": velocity,
+            "flow_velocity": velocity,
+            "largest_imbalance": max(1.0, size),
         }
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ A recorder that looks at any run through the invariant frames of one orthogonal 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,6 +48,27 @@ class Recorder(Protocol):
         """Return tensors ``(runs, ...)`` by name."""
 
 
+class Comparable(Recorder, Protocol):
+    """A recorder that also says how large its quantities are by nature: whatever a stored result holds is one.
+
+    A quantity can be nothing but rounding, as an angle is between equal spaces. Relative to itself it differs from
+    processor to processor; relative to its magnitude it may not.
+    """
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        """Name of every quantity and how large it is for matrices like the one that is to be found.
+
+        Scales with the problem's matrix as the quantity itself does: 1 for angles, shares and relative errors, the
+        norm of the matrix for its singular values.
+        """
+
+
+def gradient_magnitude(problem: Problem) -> float:
+    """Frobenius norm of the loss's gradient at the zero matrix, where training from a small start begins."""
+    zero = torch.zeros(1, *problem.shape, dtype=problem.dtype, device=problem.device)
+    return float(torch.linalg.matrix_norm(problem.lift(problem.gradient(zero))))
+
+
 @dataclass(frozen=True)
 class Loss:
     """Mean squared residual over the observations, whatever the problem's own normalisation."""
@@ -54,6 +76,9 @@ class Loss:
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"mean_square": ()}
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        return {"mean_square": float(problem.values.square().sum()) / problem.n_observations}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         return {"mean_square": snapshot.mean_square}
@@ -66,6 +91,9 @@ class RelativeError:
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"relative_error": ()}
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:  # noqa: ARG002
+        return {"relative_error": 1.0}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         error = snapshot.relative_error
@@ -84,6 +112,9 @@ class SingularValues:
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"singular_value": ("index",)}
 
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        return {"singular_value": problem.magnitude}
+
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         return {"singular_value": snapshot.singular_values[:, : self.count]}
 
@@ -95,6 +126,9 @@ class EffectiveRank:
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"effective_rank": ()}
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:  # noqa: ARG002
+        return {"effective_rank": 1.0}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         return {"effective_rank": spectra.effective_rank(snapshot.singular_values)}
@@ -110,6 +144,10 @@ class Alignment:
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"alignment_mean": ("place",), "alignment_std": ("place",), "alignment_off_share": ()}
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        largest = gradient_magnitude(problem)
+        return {"alignment_mean": largest, "alignment_std": largest, "alignment_off_share": 1.0}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         left, _, right = snapshot.svd
@@ -137,6 +175,9 @@ class AlignmentGroups:
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"group_share": ("group",), "group_mean": ("group",)}
 
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        return {"group_share": 1.0, "group_mean": gradient_magnitude(problem)}
+
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         left, _, right = snapshot.svd
         rotated = left.mT @ snapshot.gradient @ right.mT
@@ -161,6 +202,9 @@ class HeldOutError:
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"held_out_rmse": ()}
 
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        return {"held_out_rmse": problem.magnitude / math.sqrt(problem.n_observations)}
+
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         error = snapshot.held_out_rmse
         if error is None:
@@ -179,6 +223,9 @@ class UnobservedError:
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"unobserved_error": ()}
 
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        return {"unobserved_error": 0.5 * problem.magnitude**2 / math.prod(problem.shape)}
+
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         problem = snapshot.problem
         if problem.ground_truth is None or not isinstance(problem, MatrixCompletion):
@@ -194,6 +241,10 @@ class Factors:
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"factor": ("layer", "row", "column")}
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        # The product of N such factors, for every N.
+        return {"factor": max(1.0, problem.magnitude)}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         return {"factor": torch.stack(snapshot.factorization.factors, dim=1)}
@@ -213,6 +264,9 @@ class TargetCoordinates:
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"coordinate": ("row", "column"), "coordinate_share": ()}
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        return {"coordinate": problem.magnitude, "coordinate_share": 1.0}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         left, right = target_bases(snapshot.problem, self.count)
@@ -295,6 +349,9 @@ class FrameGeometry:
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"missed": (), "angle": (), "departure": ()}
 
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:  # noqa: ARG002
+        return {"missed": 1.0, "angle": 1.0, "departure": 1.0}
+
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         truth = snapshot.problem.ground_truth
         if truth is None:
@@ -347,6 +404,9 @@ class FrameCoordinates:
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return {"coordinate": ("row", "column"), "outside": ()}
+
+    def magnitudes(self, problem: Problem) -> Mapping[str, float]:
+        return {"coordinate": problem.magnitude, "outside": problem.magnitude}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         if snapshot.problem.ground_truth is None:

@@ -2,7 +2,6 @@
 
 import fcntl
 import functools
-import shutil
 import subprocess
 import sys
 import threading
@@ -17,16 +16,6 @@ from bookbuild import Layout
 ROOT = Path(__file__).parents[2]
 SOURCES = ("book", "bookbuild", "dmfkit", "notebooks", "_config.yml", "_toc.yml")
 LEFT_BY_RUNNING = ("__pycache__", ".ipynb_checkpoints")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 @pytest.fixture(scope="session")
@@ -90,15 +79,3 @@ def serve(folder):
 def address(layout):
     with serve(layout.html) as found:
         yield found
-
-
-@pytest.fixture(scope="session")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("NOT TESTED IN A BROWSER: no chromium, chromium-browser or google-chrome on the PATH")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield browser
-        browser.close()

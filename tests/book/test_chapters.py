@@ -6,7 +6,7 @@ import pytest
 from bookbuild.outputs import collect_results
 from dmfkit.chapters.settings import PARAMETERS_CELL
 
-pytestmark = [pytest.mark.book, pytest.mark.notebook]
+pytestmark = [pytest.mark.book, pytest.mark.kernel]
 
 
 @pytest.fixture(scope="module")
