@@ -17,7 +17,7 @@ import pytest
 from scipy.sparse.linalg import svds
 
 from dmfkit.errors import InputError
-from dmfkit.problems.losses import ratings as movielens
+from dmfkit.problems import ratings as movielens
 from dmfkit.problems.ratings import Ratings, cache_file, movielens_100k, synthetic_ratings
 
 # A stand-in for u.data, so that nothing of the real file is needed: the tests patch the expected hashes.
