@@ -29,6 +29,8 @@ Array = NDArray[np.float64]
 def singular_value_speed(values: ArrayLike, *, depth: int, residual: float, strengths: ArrayLike) -> Array:
     """Eq (10): ``-N (sigma_r^2)^(1 - 1/N) delta e_r rho_r``.
 
+    The derivative in time of every singular value.
+
     Parameters
     ----------
     values : array of shape (k,)
@@ -39,6 +41,15 @@ def singular_value_speed(values: ArrayLike, *, depth: int, residual: float, stre
         ``delta = <A, W> - y``.
     strengths : array of shape (k,)
         ``e_r rho_r``.
+
+    Returns
+    -------
+    ndarray, shape (k,)
+
+    Raises
+    ------
+    InputError
+        For a depth below 1.
     """
     _check(depth)
     sigma = np.asarray(values, dtype=float)
@@ -85,7 +96,16 @@ def first_singular_value(
 
 
 def conserved(first: ArrayLike, second: ArrayLike, *, alpha: float, depth: int) -> Array:
-    """The *const* of Eq (11), as the two singular values determine it: it keeps its value along the flow."""
+    """The *const* of Eq (11), as the two singular values determine it: it keeps its value along the flow.
+
+    Parameters
+    ----------
+    first, second : array
+        Of one shape, that of the result; positive unless `depth` is 1.
+    alpha : float
+    depth : int
+        As in `first_singular_value`, and so are the errors.
+    """
     _check(depth, first, second)
     one, two = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if depth == 1:
@@ -100,7 +120,8 @@ def saturation_level(depth: int, *, alpha: float, first_0: float, second_0: floa
     """What the first singular value tends to as the second grows without bound.
 
     For ``N >= 3`` this is ``first_0 * (1 - alpha x^p)^(-1/p)`` with ``p = (N - 2) / N`` and ``x = first_0 / second_0``;
-    for equal starts ``first_0 * (1 - alpha)^(-N / (N - 2))``. It is infinite where there is no such level.
+    for equal starts ``first_0 * (1 - alpha)^(-N / (N - 2))``. It is infinite where there is no such level. Parameters
+    and errors are those of `first_singular_value`.
     """
     _check(depth, first_0, second_0)
     if alpha == 0:
@@ -113,7 +134,10 @@ def saturation_level(depth: int, *, alpha: float, first_0: float, second_0: floa
 
 
 def diverges_at(depth: int, *, alpha: float, first_0: float, second_0: float) -> float:
-    """Value of the second singular value at which the first one is infinite; ``inf`` where that never happens."""
+    """Value of the second singular value at which the first one is infinite; ``inf`` where that never happens.
+
+    Parameters and errors are those of `first_singular_value`.
+    """
     _check(depth, first_0, second_0)
     p = 1 - 2 / depth
     if depth <= 2 or alpha * (first_0 / second_0) ** p <= 1:
