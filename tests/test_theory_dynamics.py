@@ -13,6 +13,7 @@ from made import random_factors
 from scipy.integrate import solve_ivp
 
 from dmfkit import Descent, Factorization, InputError, gradient_descent, initialise, matrix_completion, theory
+from dmfkit.errors import SolverError
 from dmfkit.linalg.svd_paths import (
     SignedSVD,
     SVDVelocity,
@@ -22,6 +23,7 @@ from dmfkit.linalg.svd_paths import (
     track_around,
     track_svd,
 )
+from dmfkit.theory.small_flows import integrate
 
 STEP = 1e-5
 shapes = st.tuples(st.integers(2, 5), st.integers(2, 5))
@@ -139,6 +141,17 @@ def test_factor_gradients_are_the_pulled_back_gradient():
     found = theory.factor_gradients([factor[0].numpy() for factor in made.factors], np.tanh)
     for part, other in zip(found, expected, strict=True):
         close(torch.from_numpy(part), other[0], 1e-12)
+
+
+def test_an_integration_ends_where_it_is_told_to_and_says_when_it_cannot_go_on():
+    # y' = y^2 from 1 is 1 / (1 - t): 2 at time 1/2, infinite at time 1.
+    options = {"velocity": np.square, "start": np.ones(1), "span": (0.0, 2.0), "rtol": 1e-12, "atol": 1e-12}
+    found = integrate(**options, until=lambda state: state[0] - 2)
+    assert found.status == 1
+    assert found.t[-1] == pytest.approx(0.5, abs=1e-10)
+    assert float(found.sol(0.2)[0]) == pytest.approx(1.25, abs=1e-10)
+    with pytest.raises(SolverError, match="to time 2"):
+        integrate(**options)
 
 
 def test_a_path_is_the_same_at_its_own_times_and_when_it_is_asked():

@@ -137,7 +137,7 @@ class FlowSample:
 
 def product(factors: Sequence[Array]) -> Array:
     """W_N ... W_1 of factors ``(..., d_j, d_{j-1})``, W_1 first."""
-    return reduce(lambda later, factor: factor @ later, factors)
+    return reduce(lambda before, factor: factor @ before, factors)
 
 
 def factor_gradients(factors: Sequence[Array], gradient_of: Callable[[Array], Array]) -> list[Array]:
@@ -158,7 +158,7 @@ def factor_gradients(factors: Sequence[Array], gradient_of: Callable[[Array], Ar
     list of ndarray
         ``(W_N .. W_{j+1})^T gradient (W_{j-1} .. W_1)^T`` for ``j = 1 .. N``, shaped like the factors.
     """
-    products = list(accumulate(factors, lambda later, factor: factor @ later))  # W_1, W_2 W_1, ..
+    products = list(accumulate(factors, lambda before, factor: factor @ before))  # W_1, W_2 W_1, ..
     passed, gradients = gradient_of(products[-1]), []
     for number in range(len(factors) - 1, 0, -1):
         gradients.append(passed @ products[number - 1].T)
