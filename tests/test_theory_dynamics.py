@@ -13,8 +13,17 @@ from made import random_factors
 from scipy.integrate import solve_ivp
 
 from dmfkit import Descent, Factorization, InputError, gradient_descent, initialise, matrix_completion, theory
-from dmfkit.linalg.svd_paths import SignedSVD, find_crossings, sorted_svd, svd_differences, track_around, track_svd
-from dmfkit.theory.small_flows import factor_velocities
+from dmfkit.errors import SolverError
+from dmfkit.linalg.svd_paths import (
+    SignedSVD,
+    SVDVelocity,
+    find_crossings,
+    sorted_svd,
+    svd_differences,
+    track_around,
+    track_svd,
+)
+from dmfkit.theory.small_flows import integrate
 
 STEP = 1e-5
 shapes = st.tuples(st.integers(2, 5), st.integers(2, 5))
@@ -33,8 +42,16 @@ def flow(shape, depth, seed, horizon=0.3):
     return theory.accurate_flow(lambda W: torch.tanh(W - target), start, horizon)
 
 
-def witness(shape, depth, seed):
-    return flow(shape, depth, seed).witness(torch.tensor([0.1, 0.3], dtype=torch.float64), alternating(shape))
+def sample(shape, depth, seed):
+    return flow(shape, depth, seed).sample(torch.tensor([0.1, 0.3], dtype=torch.float64), alternating(shape))
+
+
+def extrapolated_differences(at):
+    """Central differences without their leading error, h^2 / 6 times the third derivative: that is of order 1e5 and
+    more where two singular values come as near as some of the examples let them."""
+    coarse, fine = at.differences(2 * STEP), at.differences(STEP)
+    parts = ((4 * getattr(fine, name) - getattr(coarse, name)) / 3 for name in ("left", "values", "right"))
+    return SVDVelocity(*parts)
 
 
 def close(actual, expected, tolerance):
@@ -118,11 +135,37 @@ def test_turned_field():
 # the reference integrator
 
 
-def test_factor_velocities_are_minus_the_pulled_back_gradient():
+def test_factor_gradients_are_the_pulled_back_gradient():
     made = random_factors((3, 4, 2, 5), 1)
-    expected = torch.cat([part.flatten() for part in made.pull_back(torch.tanh(made.end_to_end()))])
-    found = factor_velocities(made.state[0].numpy(), made.widths, torch.tanh)
-    close(torch.from_numpy(found), -expected, 1e-12)
+    expected = made.pull_back(torch.tanh(made.end_to_end()))
+    found = theory.factor_gradients([factor[0].numpy() for factor in made.factors], np.tanh)
+    for part, other in zip(found, expected, strict=True):
+        close(torch.from_numpy(part), other[0], 1e-12)
+
+
+def test_an_integration_ends_where_it_is_told_to_and_says_when_it_cannot_go_on():
+    # y' = y^2 from 1 is 1 / (1 - t): 2 at time 1/2, infinite at time 1.
+    options = {"velocity": np.square, "start": np.ones(1), "span": (0.0, 2.0), "rtol": 1e-12, "atol": 1e-12}
+    found = integrate(**options, until=lambda state: state[0] - 2)
+    assert found.status == 1
+    assert found.t[-1] == pytest.approx(0.5, abs=1e-10)
+    assert float(found.sol(0.2)[0]) == pytest.approx(1.25, abs=1e-10)
+    with pytest.raises(SolverError, match="to time 2"):
+        integrate(**options)
+
+
+def test_a_path_is_the_same_at_its_own_times_and_when_it_is_asked():
+    path = flow((4, 3), 3, 0)
+    times = torch.from_numpy(path.times)
+    made = path.factorization(times)
+    # Steps end where the interpolant begins anew; rounding is all that may differ.
+    for own, asked in zip(path.factors, made.factors, strict=True):
+        close(torch.from_numpy(own), asked, 1e-14)
+    close(torch.from_numpy(path.products), path.end_to_end(times), 1e-13)
+    moving = torch.from_numpy(path.velocity)[1:-1]
+    step = 1e-5
+    slopes = (path.end_to_end(times[1:-1] + step) - path.end_to_end(times[1:-1] - step)) / (2 * step)
+    close(moving, slopes, 1e-7)
 
 
 def test_without_factors_the_flow_is_exponential():
@@ -146,37 +189,36 @@ def test_the_flow_takes_one_run_and_says_when_it_runs_off():
 @quick
 @given(shape=shapes, depth=st.integers(1, 5), seed=seeds)
 def test_singular_values_and_vectors_move_as_theorem_3_and_lemma_2_say(shape, depth, seed):
-    w = witness(shape, depth, seed)
-    moved = w.differences(STEP)
-    # Central differences err by h^2 / 6 times third derivatives, of order 1e3 where singular values come near.
-    close(theory.singular_value_velocity(w.svd, w.gradient, depth), moved.values, 1e-6)
-    close(theory.left_velocity(w.svd, w.gradient, depth), moved.left, 1e-5)
-    close(theory.right_velocity(w.svd, w.gradient, depth), moved.right, 1e-5)
-    left, right = theory.vectors_from_velocity(w.svd, w.velocity)
+    at = sample(shape, depth, seed)
+    moved = extrapolated_differences(at)
+    close(theory.singular_value_velocity(at.svd, at.gradient, depth), moved.values, 1e-6)
+    close(theory.left_velocity(at.svd, at.gradient, depth), moved.left, 1e-5)
+    close(theory.right_velocity(at.svd, at.gradient, depth), moved.right, 1e-5)
+    left, right = theory.vectors_from_velocity(at.svd, at.velocity)
     close(left, moved.left, 1e-5)
     close(right, moved.right, 1e-5)
-    s = torch.diag_embed(w.svd.values)
-    turned = w.svd.left.mT @ moved.left @ s - s @ w.svd.right.mT @ moved.right
-    weights = theory.off_diagonal(min(shape)) * theory.depth_weights(w.svd.values, depth)
-    close(turned, -weights * w.svd.rotate(w.gradient), 1e-5)
+    s = torch.diag_embed(at.svd.values)
+    turned = at.svd.left.mT @ moved.left @ s - s @ at.svd.right.mT @ moved.right
+    weights = theory.off_diagonal(min(shape)) * theory.depth_weights(at.svd.values, depth)
+    close(turned, -weights * at.svd.rotate(at.gradient), 1e-5)
 
 
 def test_errors_of_differences_fall_as_the_square_of_the_step():
-    w = witness((5, 3), 3, 2)
+    at = sample((5, 3), 3, 2)
     for formula, part in (
         (theory.singular_value_velocity, "values"),
         (theory.left_velocity, "left"),
         (theory.right_velocity, "right"),
     ):
-        exact = formula(w.svd, w.gradient, 3)
-        coarse, fine = (float((exact - getattr(w.differences(h), part)).abs().max()) for h in (1e-2, 1e-3))
+        exact = formula(at.svd, at.gradient, 3)
+        coarse, fine = (float((exact - getattr(at.differences(h), part)).abs().max()) for h in (1e-2, 1e-3))
         assert math.log10(coarse / fine) == pytest.approx(2.0, abs=0.02)
 
 
 def test_what_the_printed_forms_get_wrong():
-    tall, wide, square = (witness(shape, 2, 0) for shape in ((5, 3), (3, 5), (4, 4)))
-    for w, off in ((tall, True), (wide, False), (square, False)):
-        error = theory.left_velocity_as_printed(w.svd, w.gradient, 2) - theory.left_velocity(w.svd, w.gradient, 2)
+    tall, wide, square = (sample(shape, 2, 0) for shape in ((5, 3), (3, 5), (4, 4)))
+    for at, off in ((tall, True), (wide, False), (square, False)):
+        error = theory.left_velocity_as_printed(at.svd, at.gradient, 2) - theory.left_velocity(at.svd, at.gradient, 2)
         assert (float(error.abs().max()) > 0.1) is off
     positive = tall.svd.with_signs(alternating((5, 3)))
     close(
@@ -220,11 +262,11 @@ def test_a_single_zero_is_refused_only_where_there_is_room_outside_the_span():
 def test_lemma_2_holds_for_a_square_matrix_with_one_value_that_is_zero_for_all_time(depth):
     start = torch.diag(torch.tensor([2.0, 1.0, 0.5, 0.0], dtype=torch.float64))
     path = theory.flow_toward(theory.spread_matrix((4, 4), 2.0, 5), start, depth, 0.4)
-    w = path.witness(torch.tensor([0.1, 0.3], dtype=torch.float64))
-    moved = w.differences(STEP)
-    assert float(w.svd.values[:, 3].abs().max()) < 1e-13
-    close(theory.left_velocity(w.svd, w.gradient, depth), moved.left, 1e-6)
-    close(theory.right_velocity(w.svd, w.gradient, depth), moved.right, 1e-6)
+    at = path.sample(torch.tensor([0.1, 0.3], dtype=torch.float64))
+    moved = at.differences(STEP)
+    assert float(at.svd.values[:, 3].abs().max()) < 1e-13
+    close(theory.left_velocity(at.svd, at.gradient, depth), moved.left, 1e-6)
+    close(theory.right_velocity(at.svd, at.gradient, depth), moved.right, 1e-6)
     # The vectors of the zero are among those that turn.
     assert float(moved.left[..., 3].abs().max()) > 1e-2
 

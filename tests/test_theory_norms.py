@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -222,6 +224,11 @@ def test_no_endpoint_without_a_positive_definite_matrix_that_fits():
 # Duality
 
 
+def test_the_theory_loads_no_solver_before_one_is_asked_for():
+    script = "import sys, dmfkit.theory; assert not {'cvxpy', 'scipy.stats'} & set(sys.modules), 'loaded'"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
+
+
 @few
 @given(seeds, st.integers(2, 5), st.integers(1, 5))
 def test_lemma_5_on_random_semidefinite_programs(seed, d, m):
@@ -285,7 +292,7 @@ def test_naive_simulation_keeps_exact_zeros_only_for_diagonal_measurements():
     start = theory.identity_factors(6, 3, 0.03)
     asymmetry = []
     for version in (problem, problem.diagonal()):
-        _, products = theory.naive_path(version.measurements, version.labels, start, horizon=1e3)
+        products = theory.naive_path(version.measurements, version.labels, start, horizon=1e3).products
         asymmetry.append(np.abs(products - products.transpose(0, 2, 1)).max())
     assert asymmetry[0] > 1e-6  # from rounding, 1e-16 at most
     assert asymmetry[1] == 0.0

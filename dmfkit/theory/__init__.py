@@ -2,9 +2,6 @@
 
 from dmfkit.theory.commuting import (
     CommutingProblem,
-    DiagonalOptimum,
-    Endpoint,
-    PreciseEndpoint,
     flow_endpoint,
     perturbed_limit,
     precise_endpoint,
@@ -13,8 +10,6 @@ from dmfkit.theory.commuting import (
 )
 from dmfkit.theory.compression_error import compression_check
 from dmfkit.theory.duality import (
-    Certificate,
-    TraceSolution,
     adjoint,
     barrier_slope,
     barrier_value,
@@ -44,7 +39,6 @@ from dmfkit.theory.escape_times import (
     width_factor,
 )
 from dmfkit.theory.invariant_subspaces import (
-    BlockStructure,
     block_structure,
     bounded_lr,
     carried_frames,
@@ -63,12 +57,24 @@ from dmfkit.theory.invariant_subspaces import (
     unequal_scale_limits,
 )
 from dmfkit.theory.one_measurement import (
+    Measurement,
+    aligned_factors,
     conserved,
     diverges_at,
     first_singular_value,
     largest_start_ratio,
+    matrix_flow,
     saturation_level,
+    singular_value_flow,
     singular_value_speed,
+)
+from dmfkit.theory.sensing_flows import (
+    factor_velocity,
+    identity_factors,
+    integrate_eigenvalues,
+    integrate_factors,
+    naive_path,
+    settling_time,
 )
 from dmfkit.theory.singular_values import (
     SingularValueSpeeds,
@@ -97,43 +103,14 @@ from dmfkit.theory.singular_vectors import (
     unaligned_part,
     vectors_from_velocity,
 )
-from dmfkit.theory.small_flows import (
-    FactorPath,
-    FlowPath,
-    MatrixFlow,
-    Measurement,
-    Witness,
-    accurate_flow,
-    aligned_factors,
-    factor_velocity,
-    flow_toward,
-    identity_factors,
-    integrate_eigenvalues,
-    integrate_factors,
-    matrix_flow,
-    naive_path,
-    product,
-    settling_time,
-    singular_value_flow,
-)
-from dmfkit.theory.symmetric import SymmetricEnd, pair_completion, symmetric_completion, symmetric_flow
+from dmfkit.theory.small_flows import accurate_flow, factor_gradients, flow_toward, product
+from dmfkit.theory.symmetric import pair_completion, symmetric_completion, symmetric_flow
 
 __all__ = [
-    "BlockStructure",
-    "Certificate",
     "CommutingProblem",
-    "DiagonalOptimum",
-    "Endpoint",
-    "FactorPath",
-    "FlowPath",
-    "MatrixFlow",
     "Measurement",
-    "PreciseEndpoint",
     "SingularValueSpeeds",
     "SmoothPath",
-    "SymmetricEnd",
-    "TraceSolution",
-    "Witness",
     "accurate_flow",
     "adjoint",
     "aligned_factors",
@@ -163,6 +140,7 @@ __all__ = [
     "escape_bounds",
     "escape_factor",
     "escape_time",
+    "factor_gradients",
     "factor_velocity",
     "field_asymmetry",
     "first_singular_value",

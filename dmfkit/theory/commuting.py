@@ -2,13 +2,12 @@
 
 In a common eigenbasis such a problem is about d numbers w, the eigenvalues of the product W (Arora et al., 2019,
 Appendix B.1). The flow from W_j(0) = alpha I never leaves that basis, and its endpoint is the w that fits the data and
-has the form of Equation (16). That is one equation for each measurement, the gradient of a convex function.
+has the form of Eq (16). That is one equation for each measurement, the gradient of a convex function. `flow_endpoint`
+solves it in double precision, in variables that stay of order one; `precise_endpoint` solves it as it stands, with as
+many digits as asked for, to tell what double precision does to the other.
 
-Proposition 1 of Arora et al. (2019): where the flow's limit is no local minimiser of a Schatten quasi-norm.
-
-The least trace when everything is diagonal: a linear program, with a dual solution that proves it.
-
-The flow's endpoint with as many digits as asked for, to tell what double precision does to it.
+`schatten_counterexample` is the problem of Proposition 1, where the flow's limit is no local minimiser of a Schatten
+quasi-norm.
 """
 
 from __future__ import annotations
@@ -19,86 +18,11 @@ from dataclasses import dataclass
 import mpmath as mp
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
-from scipy.stats import ortho_group
 
 from dmfkit.errors import InputError, SolverError
+from dmfkit.theory.duality import DiagonalOptimum
 
 Array = NDArray[np.float64]
-
-# Relative to the largest: what the simplex method leaves in place of zero.
-_ZERO = 1e-9
-# Where the slack can grow without limit, enough of it.
-_MARGIN = 10.0
-
-
-@dataclass(frozen=True, eq=False)
-class DiagonalOptimum:
-    """Minimise sum(w) over w >= 0 with a w = y, and maximise nu^T y over a^T nu <= 1.
-
-    Attributes
-    ----------
-    eigenvalues : ndarray, shape (d,)
-        An optimal w, with exact zeros.
-    multipliers : ndarray, shape (m,)
-        An optimal nu.
-    slack : ndarray, shape (d,)
-        1 - a^T nu >= 0, exactly zero where w is not and, if the solution w is unique, positive elsewhere.
-    value, dual_value : float
-        sum(w) and nu^T y; equal up to rounding, which proves both optimal.
-    """
-
-    eigenvalues: Array
-    multipliers: Array
-    slack: Array
-    value: float
-    dual_value: float
-
-    @classmethod
-    def of(cls, diagonals: Array, labels: Array) -> DiagonalOptimum:
-        """Solve both programs for ``diagonals`` (m, d) and ``labels`` (m,).
-
-        Raises
-        ------
-        SolverError
-            If the solver does not end with an optimal pair, for example because no w >= 0 fits.
-        """
-        m, d = diagonals.shape
-        primal = linprog(np.ones(d), A_eq=diagonals, b_eq=labels, bounds=(0, None), method="highs-ds")
-        if primal.status != 0:
-            raise SolverError(f"The least trace could not be found: {primal.message}")
-        used = primal.x > _ZERO * max(primal.x.max(), _ZERO)
-        # Among the dual solutions one whose slack is as far from zero as it can be, so that no digits are lost in it.
-        margin = np.append(np.zeros(m), -1.0)
-        rows = np.hstack([diagonals.T, np.ones((d, 1))])
-        dual = linprog(
-            margin,
-            A_ub=rows[~used],
-            b_ub=np.ones((~used).sum()),
-            A_eq=np.hstack([diagonals.T, np.zeros((d, 1))])[used],
-            b_eq=np.ones(used.sum()),
-            bounds=[(None, None)] * m + [(None, _MARGIN)],
-            method="highs-ds",
-        )
-        if dual.status != 0:
-            raise SolverError(f"The dual of the least trace could not be found: {dual.message}")
-        # Solved again on the support alone, both are exact up to rounding.
-        eigenvalues = np.zeros(d)
-        eigenvalues[used] = np.linalg.lstsq(diagonals[:, used], labels, rcond=None)[0]
-        nu = dual.x[:m]
-        nu = nu - np.linalg.lstsq(diagonals[:, used].T, diagonals[:, used].T @ nu - 1, rcond=None)[0]
-        slack = np.where(used, 0.0, 1 - diagonals.T @ nu)
-        slack = np.where(slack < _ZERO, 0.0, slack)
-        return cls(eigenvalues, nu, slack, float(eigenvalues.sum()), float(nu @ labels))
-
-    def gap(self, eigenvalues: Array) -> float:
-        """How far the trace of a feasible w lies above the least one.
-
-        Since a w = y, sum(w) - nu^T y = slack^T w; this sum of non-negative terms keeps its digits where the difference
-        of two traces has none left.
-        """
-        return float(self.slack @ eigenvalues)
-
 
 # Errors of the labels that count as rounding, relative to the terms that they are sums of.
 _ROUNDING = 1e-14
@@ -175,6 +99,8 @@ def random_commuting(d: int, n_measurements: int, rank: int, seed: int) -> Commu
             f"d = {d}, n_measurements = {n_measurements}, rank = {rank} is not allowed: 1 <= n_measurements < d and "
             "1 <= rank <= d."
         )
+    from scipy.stats import ortho_group  # takes half a second to load, and most chapters need none of it
+
     random = np.random.default_rng(seed)
     target = np.zeros(d)
     target[:rank] = random.uniform(0.5, 1.5, rank)
@@ -184,9 +110,36 @@ def random_commuting(d: int, n_measurements: int, rank: int, seed: int) -> Commu
     return CommutingProblem(ortho_group.rvs(d, random_state=random), diagonals, target)
 
 
+def schatten_counterexample(d: int) -> CommutingProblem:
+    """The measurements of Eq (24): W_11 = W_22, and W_11 = W_kk + 1 for k = 3, ..., d.
+
+    Parameters
+    ----------
+    d : int
+        At least 3.
+
+    Raises
+    ------
+    InputError
+        For d below 3.
+    """
+    if d < 3:
+        raise InputError(f"d = {d} is not allowed: Proposition 1 needs d >= 3.")
+    diagonals = -np.eye(d)[1:]
+    diagonals[:, 0] = 1.0
+    return CommutingProblem(np.eye(d), diagonals, np.append([1.0, 1.0], np.zeros(d - 2)))
+
+
+def perturbed_limit(d: int, epsilon: float) -> Array:
+    """The limit diag(1, 1, 0, ..., 0) of Proposition 1, ``(d, d)``, with epsilon in the entries (1, 2) and (2, 1)."""
+    matrix = np.diag(np.append([1.0, 1.0], np.zeros(d - 2)))
+    matrix[0, 1] = matrix[1, 0] = epsilon
+    return matrix
+
+
 @dataclass(frozen=True, eq=False)
 class Endpoint:
-    """Where the flow on a factorization of this depth ends from factors alpha I.
+    """Where the flow on a factorization of this depth ends from factors alpha I, Eqs (16) and (17).
 
     Attributes
     ----------
@@ -232,7 +185,7 @@ def flow_endpoint(
     ----------
     problem : CommutingProblem
     depth : int
-        At least 2.
+        N, at least 2.
     alpha : float
         Scale of the initial factors, below 1.
     optimum : DiagonalOptimum, optional
@@ -351,28 +304,6 @@ def _endpoint(
     return Endpoint(depth, alpha, w, multipliers, slack, residual, steps)
 
 
-def schatten_counterexample(d: int) -> CommutingProblem:
-    """The measurements of Equation (24): W_11 = W_22, and W_11 = W_kk + 1 for k = 3, ..., d.
-
-    Raises
-    ------
-    InputError
-        For d below 3.
-    """
-    if d < 3:
-        raise InputError(f"d = {d} is not allowed: Proposition 1 needs d >= 3.")
-    diagonals = -np.eye(d)[1:]
-    diagonals[:, 0] = 1.0
-    return CommutingProblem(np.eye(d), diagonals, np.append([1.0, 1.0], np.zeros(d - 2)))
-
-
-def perturbed_limit(d: int, epsilon: float) -> Array:
-    """The limit diag(1, 1, 0, ..., 0) with epsilon added off its diagonal, in the first two rows and columns."""
-    matrix = np.diag(np.append([1.0, 1.0], np.zeros(d - 2)))
-    matrix[0, 1] = matrix[1, 0] = epsilon
-    return matrix
-
-
 @dataclass(frozen=True)
 class PreciseEndpoint:
     """Trace and gaps of an endpoint, rounded to double precision at the very end.
@@ -398,6 +329,15 @@ def precise_endpoint(
 
     Newton's method starts from nu = 0, where W = alpha^N I, and uses no optimum; `optimum` only says which eigenvalues
     of the best diagonal matrix are not zero, and that matrix is then computed with all digits.
+
+    Parameters
+    ----------
+    problem : CommutingProblem
+    optimum : DiagonalOptimum
+        `problem.optimum()`.
+    depth, alpha : int, float
+        As in `flow_endpoint`.
+    digits : int
 
     Raises
     ------

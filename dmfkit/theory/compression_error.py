@@ -1,4 +1,8 @@
-"""How far a pair of trainings, at full width and compressed, is from what Proposition 1's proof says of it."""
+"""How far a pair of trainings, at full width and compressed, is from Proposition 1 of Yaras et al. (2023).
+
+The proof, Appendix A.2, says what every partial product (Eq 13) and every gradient (Eq 14) of the wide factors is in
+terms of the compressed ones.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""Least trace over positive semidefinite matrices that fit the measurements, and what proves a matrix optimal.
+"""Least trace among the positive semidefinite matrices that fit the measurements, and what proves a matrix optimal.
 
-What the flow's endpoint minimises at finite alpha, as a function of any positive definite matrix.
+The programs (22) and (23) of Arora et al. (2019), Appendix B.1, and Lemma 5 about them. `DiagonalOptimum` solves them
+where everything is diagonal, as linear programs; `minimum_trace` solves them for any symmetric measurements, by CVXPY.
 
-For commuting measurements the endpoint of depth N from alpha I is the only minimiser of the trace plus a multiple of
-tr g(W) among all W that fit, with g(w) = -w^(2/N) for N >= 3 and w log w - w for N = 2. Here the function is minimised
-over all symmetric matrices, without the common eigenbasis and without the flow's closed form, to have something to
-compare with.
+At finite alpha the flow's endpoint minimises something else. For commuting measurements the endpoint of depth N from
+alpha I is the only minimiser of the trace plus a multiple of tr g(W) among all W that fit, with g(w) = -w^(2/N) for
+N >= 3 and w log w - w for N = 2. `minimise_barrier` minimises that function over all symmetric matrices, without the
+common eigenbasis and without the flow's closed form, to have something to compare with.
 """
 
 from __future__ import annotations
@@ -13,29 +14,38 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cvxpy as cp
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linprog
 
 from dmfkit.errors import InputError, SolverError
 
+if TYPE_CHECKING:
+    import cvxpy as cp
+
 Array = NDArray[np.float64]
 
+# Relative to the largest: what the simplex method leaves in place of zero.
+_ZERO = 1e-9
+# Where the slack can grow without limit, enough of it.
+_MARGIN = 10.0
 # CLARABEL's own tolerances, 1e-8, leave less accurate traces than these small problems allow. How far it gets depends
 # on the problem, so these are tried in turn; what was reached is in the certificate.
 _TOLERANCES = (1e-11, 1e-10, 1e-9, 1e-8)
+# Of Newton's method.
+_MAX_STEPS = 500
 
 
 def measure(measurements: Array, matrix: Array) -> Array:
-    """The <A_i, W>, ``(m,)``: the operator A of Arora et al. (2019), Appendix B.1."""
+    """The <A_i, W> of ``measurements`` (m, d, d_in), ``(m,)``: the operator A of Arora et al. (2019), Appendix B.1."""
     values: Array = measurements.reshape(len(measurements), -1) @ matrix.ravel()
     return values
 
 
 def adjoint(measurements: Array, vector: Array) -> Array:
-    """A^dagger(r) = sum_i r_i A_i, ``(d, d)``."""
+    """A^dagger(r) = sum_i r_i A_i of ``measurements`` (m, d, d_in), ``(d, d_in)``."""
     m, rows, columns = measurements.shape
     matrix: Array = (vector @ measurements.reshape(m, -1)).reshape(rows, columns)
     return matrix
@@ -79,6 +89,76 @@ def certify(measurements: Array, labels: Array, matrix: Array, multipliers: Arra
         trace=float(np.trace(matrix)),
         dual_bound=float(multipliers @ labels),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class DiagonalOptimum:
+    """Minimise sum(w) over w >= 0 with a w = y, and maximise nu^T y over a^T nu <= 1.
+
+    The programs (22) and (23) of Arora et al. (2019) in a common eigenbasis.
+
+    Attributes
+    ----------
+    eigenvalues : ndarray, shape (d,)
+        An optimal w, with exact zeros.
+    multipliers : ndarray, shape (m,)
+        An optimal nu.
+    slack : ndarray, shape (d,)
+        1 - a^T nu >= 0, exactly zero where w is not and, if the solution w is unique, positive elsewhere.
+    value, dual_value : float
+        sum(w) and nu^T y; equal up to rounding, which proves both optimal.
+    """
+
+    eigenvalues: Array
+    multipliers: Array
+    slack: Array
+    value: float
+    dual_value: float
+
+    @classmethod
+    def of(cls, diagonals: Array, labels: Array) -> DiagonalOptimum:
+        """Solve both programs for ``diagonals`` (m, d) and ``labels`` (m,).
+
+        Raises
+        ------
+        SolverError
+            If the solver does not end with an optimal pair, for example because no w >= 0 fits.
+        """
+        m, d = diagonals.shape
+        primal = linprog(np.ones(d), A_eq=diagonals, b_eq=labels, bounds=(0, None), method="highs-ds")
+        if primal.status != 0:
+            raise SolverError(f"The least trace could not be found: {primal.message}")
+        used = primal.x > _ZERO * max(primal.x.max(), _ZERO)
+        # Among the dual solutions one whose slack is as far from zero as it can be, so that no digits are lost in it.
+        margin = np.append(np.zeros(m), -1.0)
+        rows = np.hstack([diagonals.T, np.ones((d, 1))])
+        dual = linprog(
+            margin,
+            A_ub=rows[~used],
+            b_ub=np.ones((~used).sum()),
+            A_eq=np.hstack([diagonals.T, np.zeros((d, 1))])[used],
+            b_eq=np.ones(used.sum()),
+            bounds=[(None, None)] * m + [(None, _MARGIN)],
+            method="highs-ds",
+        )
+        if dual.status != 0:
+            raise SolverError(f"The dual of the least trace could not be found: {dual.message}")
+        # Solved again on the support alone, both are exact up to rounding.
+        eigenvalues = np.zeros(d)
+        eigenvalues[used] = np.linalg.lstsq(diagonals[:, used], labels, rcond=None)[0]
+        nu = dual.x[:m]
+        nu = nu - np.linalg.lstsq(diagonals[:, used].T, diagonals[:, used].T @ nu - 1, rcond=None)[0]
+        slack = np.where(used, 0.0, 1 - diagonals.T @ nu)
+        slack = np.where(slack < _ZERO, 0.0, slack)
+        return cls(eigenvalues, nu, slack, float(eigenvalues.sum()), float(nu @ labels))
+
+    def gap(self, eigenvalues: Array) -> float:
+        """How far the trace of a feasible w lies above the least one.
+
+        Since a w = y, sum(w) - nu^T y = slack^T w; this sum of non-negative terms keeps its digits where the difference
+        of two traces has none left.
+        """
+        return float(self.slack @ eigenvalues)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +207,8 @@ def minimum_trace(measurements: Array, labels: Array, *, solver: str = "CLARABEL
     SolverError
         If it ends with any status but "optimal".
     """
+    import cvxpy as cp  # takes as long to load as PyTorch does, and most chapters need none of it
+
     if solver not in cp.installed_solvers():
         raise InputError(f"The solver {solver!r} is not available here: choose one that CVXPY lists as installed.")
     d = measurements.shape[-1]
@@ -153,10 +235,19 @@ def least_slack(measurements: Array, matrix: Array, *, solver: str = "CLARABEL",
     ----------
     measurements : ndarray, shape (m, d, d)
     matrix : ndarray, shape (d, d)
+        Positive semidefinite.
     solver : str
+        As in `minimum_trace`.
     **options
         Passed to the solver.
+
+    Raises
+    ------
+    SolverError
+        If it ends with any status but "optimal".
     """
+    import cvxpy as cp
+
     d, labels = measurements.shape[-1], measure(measurements, matrix)
     nu = cp.Variable(len(measurements))
     dual = cp.reshape(measurements.reshape(len(labels), -1).T @ nu, (d, d), order="C")
@@ -166,6 +257,8 @@ def least_slack(measurements: Array, matrix: Array, *, solver: str = "CLARABEL",
 
 
 def _solve(problem: cp.Problem, solver: str, options: dict[str, Any]) -> None:
+    import cvxpy as cp
+
     attempts = [options]
     if solver == "CLARABEL" and not options:
         attempts = [{"tol_gap_abs": t, "tol_gap_rel": t, "tol_feas": t} for t in _TOLERANCES]
@@ -180,9 +273,6 @@ def _solve(problem: cp.Problem, solver: str, options: dict[str, Any]) -> None:
         if problem.status == cp.OPTIMAL:
             return
     raise SolverError(f"{solver} ended with status {problem.status!r} instead of 'optimal': try another solver.")
-
-
-_MAX_STEPS = 500
 
 
 def barrier_value(matrix: Array, depth: int, alpha: float) -> float:
@@ -205,7 +295,7 @@ def barrier_value(matrix: Array, depth: int, alpha: float) -> float:
 
 
 def barrier_slope(eigenvalues: Array, depth: int, alpha: float) -> tuple[Array, Array]:
-    """First and second derivative of the function in positive eigenvalues, each ``(d,)``."""
+    """First and second derivative of `barrier_value` in positive eigenvalues ``(d,)``, each ``(d,)``."""
     if depth == 2:
         weight = 1 / (2 * math.log(1 / alpha))
         return 1 + weight * np.log(eigenvalues), weight / eigenvalues
@@ -233,8 +323,13 @@ def minimise_barrier(measurements: Array, depth: int, alpha: float, start: Array
     measurements : ndarray, shape (m, d, d)
         Symmetric and linearly independent; they need not commute.
     depth, alpha : int, float
+        As in `barrier_value`.
     start : ndarray, shape (d, d)
         Positive definite.
+
+    Returns
+    -------
+    ndarray, shape (d, d)
 
     Raises
     ------
@@ -245,14 +340,14 @@ def minimise_barrier(measurements: Array, depth: int, alpha: float, start: Array
     for _ in range(_MAX_STEPS):
         w, vectors = np.linalg.eigh(matrix)
         slope, curvature = barrier_slope(w, depth, alpha)
-        turned = vectors.T @ directions @ vectors
-        gradient = np.einsum("fkk,k->f", turned, slope)
+        rotated = vectors.T @ directions @ vectors
+        gradient = np.einsum("fkk,k->f", rotated, slope)
         # Second derivative of a trace function: divided differences of the first, in the eigenbasis.
         apart = w[:, None] - w
         close = np.abs(apart) <= 1e-6 * np.abs(w[:, None] + w)
         with np.errstate(divide="ignore", invalid="ignore"):
             divided = np.where(close, (curvature[:, None] + curvature) / 2, (slope[:, None] - slope) / apart)
-        hessian = np.einsum("fij,ij,gij->fg", turned, divided, turned)
+        hessian = np.einsum("fij,ij,gij->fg", rotated, divided, rotated)
         scaling = 1 / np.sqrt(np.diag(hessian))
         step = -scaling * np.linalg.solve(scaling[:, None] * hessian * scaling, scaling * gradient)
         decrement = -float(step @ gradient)

@@ -1,6 +1,9 @@
-"""How the product matrix moves when the factors follow gradient flow: Eq (4) and Lemma 3 of Arora et al. (2019).
+"""How the product matrix moves when the factors follow gradient flow, and small matrices on which that is checked.
 
-Small matrices on which the theorems are checked.
+The product rule turns Eq (4) of Arora et al. (2019) into the velocity of the product, for any factors. For balanced
+ones, Eq (5), Lemma 3 writes it in the product alone. The matrices at the end of the file are made so that formulas with
+differences of singular values in a denominator can be judged on them, or so that something happens on the way: singular
+values that cross, or pass through zero.
 """
 
 from __future__ import annotations
@@ -23,7 +26,11 @@ def balanced_factorization(end_to_end: Tensor, depth: int) -> Factorization:
     ----------
     end_to_end : Tensor of shape (runs, d, d_in)
     depth : int
-        At least 1.
+        ``N``, at least 1.
+
+    Returns
+    -------
+    Factorization
     """
     if depth == 1:
         return Factorization.from_factors([end_to_end])
@@ -95,6 +102,11 @@ def field_asymmetry(field: Callable[[Tensor], Tensor], point: Tensor, step: floa
     point : Tensor of shape (d, d_in)
     step : float
         Of the central differences that give the Jacobian.
+
+    Returns
+    -------
+    float
+        Between 0 and 2.
     """
     directions = torch.eye(point.numel(), dtype=point.dtype).view(-1, *point.shape)
     slopes = (field(point + step * directions) - field(point - step * directions)) / (2 * step)
@@ -114,6 +126,10 @@ def spread_matrix(shape: tuple[int, int], norm: float, seed: int) -> Tensor:
     norm : float
         Frobenius norm of the matrix.
     seed : int
+
+    Returns
+    -------
+    Tensor of shape (d, d_in), float64
     """
     generator = torch.Generator().manual_seed(seed)
     left, values, right = torch.linalg.svd(
@@ -125,14 +141,16 @@ def spread_matrix(shape: tuple[int, int], norm: float, seed: int) -> Tensor:
 
 @dataclass(frozen=True)
 class SmoothPath:
-    """The path ``A + B sin t + C cos 2t`` of random matrices: smooth, and the trajectory of nothing in particular."""
+    """The path ``A + B sin t + C cos 2t`` of random matrices: smooth, and the trajectory of nothing in particular.
+
+    Attributes
+    ----------
+    shape : (d, d_in)
+    seed : int
+    """
 
     shape: tuple[int, int]
     seed: int
-
-    def _terms(self) -> tuple[Tensor, Tensor, Tensor]:
-        large, middle, small = (spread_matrix(self.shape, n, self.seed + k) for k, n in enumerate((3.0, 0.3, 0.1)))
-        return large, middle, small
 
     def at(self, times: Tensor) -> Tensor:
         """Return matrices at `times`, ``(moments, d, d_in)``."""
@@ -141,10 +159,14 @@ class SmoothPath:
         return a + b * torch.sin(t) + c * torch.cos(2 * t)
 
     def velocity(self, times: Tensor) -> Tensor:
-        """Return their time derivatives."""
+        """Return the time derivatives at `times`, ``(moments, d, d_in)``."""
         _, b, c = self._terms()
         t = times.view(-1, 1, 1)
         return b * torch.cos(t) - 2 * c * torch.sin(2 * t)
+
+    def _terms(self) -> tuple[Tensor, Tensor, Tensor]:
+        large, middle, small = (spread_matrix(self.shape, n, self.seed + k) for k, n in enumerate((3.0, 0.3, 0.1)))
+        return large, middle, small
 
 
 def crossing_pair(seed: int) -> tuple[Tensor, Tensor]:

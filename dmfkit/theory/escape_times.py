@@ -13,7 +13,6 @@ import math
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from dmfkit.errors import InputError
@@ -21,6 +20,7 @@ from dmfkit.factorizations.factorization import Factorization
 from dmfkit.factorizations.starts import Beginning
 from dmfkit.linalg.spectra import leading_singular_vectors
 from dmfkit.problems.losses import MatrixCompletion, full_observation
+from dmfkit.theory.small_flows import integrate
 from dmfkit.training.flow import Flow, gradient_flow
 
 # Where ``||W_2||`` is this many times its initial value, the rest of the way to infinity takes no time worth counting.
@@ -36,6 +36,10 @@ def escape_factor(overlap: ArrayLike) -> NDArray[np.float64]:
     ----------
     overlap : array_like
         ``x``, between 0 and 1; rounding beyond 1 is forgiven.
+
+    Returns
+    -------
+    ndarray shaped like `overlap`
     """
     x = np.asarray(overlap, dtype=float)
     k = np.sqrt(np.clip(1.0 - x**2, 0.0, 1.0))
@@ -77,23 +81,30 @@ def escape_bounds(a: ArrayLike, b: ArrayLike, middle: ArrayLike, strength: float
 def escape_time(a: ArrayLike, b: ArrayLike, middle: ArrayLike, strength: float) -> float:
     """Escape time by integration of the flow, with the largest entries followed until they are `BLOW_UP` times larger.
 
-    Parameters are those of `escape_bounds`.
+    Parameters
+    ----------
+    a, b, middle, strength
+        As in `escape_bounds`.
+
+    Raises
+    ------
+    InputError
+        If the start never escapes.
     """
     first, last, core = (np.asarray(value, dtype=float) for value in (a, b, middle))
     w, sigma = len(first), float(np.linalg.norm(core, 2))
 
     # In units of sigma and of 1 / (s sigma), and in a time that slows down as the solution grows.
-    def slope(_: float, state: NDArray[np.float64]) -> NDArray[np.float64]:
+    def slope(state: NDArray[np.float64]) -> NDArray[np.float64]:
         one, two, inner = state[:w], state[w : 2 * w], state[2 * w : -1].reshape(w, w)
         pace = 1.0 / math.sqrt(1.0 + float(state[:-1] @ state[:-1]) / w)
         return np.concatenate([inner.T @ two, inner @ one, np.outer(two, one).ravel(), [1.0]]) * pace
 
-    def far(_: float, state: NDArray[np.float64]) -> float:
+    def far(state: NDArray[np.float64]) -> float:
         return float(state[:w] @ state[:w]) - BLOW_UP**2
 
-    far.terminal = True  # type: ignore[attr-defined]
     start = np.concatenate([first / sigma, last / sigma, core.ravel() / sigma, [0.0]])
-    run = solve_ivp(slope, (0.0, 1e4), start, "DOP853", rtol=1e-10, atol=1e-12, events=far)
+    run = integrate(slope, start, (0.0, 1e4), until=far, rtol=1e-10, atol=1e-12)
     if run.status != 1:
         raise InputError("this start never escapes: a and b must not vanish.")
     return float(run.y[-1, -1]) / (strength * sigma)
@@ -118,6 +129,11 @@ def averaged(problem: MatrixCompletion, beginning: Beginning, rank: int) -> tupl
         Widths ``(r, w, .., w, r)``.
     values : Tensor of shape (r,)
         ``S``.
+
+    Raises
+    ------
+    InputError
+        If the problem's ground truth is not known.
     """
     if problem.ground_truth is None:
         raise InputError("the averaged flow needs a problem whose ground truth is known.")
@@ -141,6 +157,11 @@ def averaged_flow_time(problem: MatrixCompletion, beginning: Beginning, rank: in
         As in `averaged`.
     tolerance : float
         Half the squared error on observed entries over the number of all entries, at which training ends.
+
+    Returns
+    -------
+    float
+        In the time of the flow on the half-sum loss.
     """
     factorization, values = averaged(problem, beginning, rank)
     share = problem.n_observations / problem.mask.numel()

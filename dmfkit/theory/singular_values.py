@@ -1,10 +1,8 @@
-"""How fast singular values move under gradient flow of balanced factors: Theorem 3 of Arora et al. (2019).
+"""How fast singular values move under gradient flow of balanced factors: Theorem 3 of Arora et al. (2019), Eq (7).
 
-The scalar equation behind every singular value: Lemma 4 of Arora et al. (2019), Eq (12).
-
-``ds/dt = (s^2)^a g(t)`` with ``a >= 1/2``. Its solution depends on time only through ``I(t)``, the integral of ``g``.
-
-What Theorem 3 predicts at the iterates of a discrete method: a recorder for descent and flow at full size.
+Behind every singular value stands a scalar equation, Lemma 4, Eq (12): ``ds/dt = (s^2)^a g(t)`` with ``a >= 1/2``. Its
+solution depends on time only through ``I(t)``, the integral of ``g``. `SingularValueSpeeds` records, for descent and
+flow at full size, what Theorem 3 predicts and what the factors do.
 """
 
 from __future__ import annotations
@@ -27,6 +25,17 @@ def depth_factor(values: Tensor, depth: int) -> Tensor:
     """Return ``N (sigma^2)^{1 - 1/N}``: all that depth does to the speed of a singular value (Eq 7).
 
     Equal to 1 at depth 1, for zero values too.
+
+    Parameters
+    ----------
+    values : Tensor of shape (..., k)
+        Signed singular values ``sigma``.
+    depth : int
+        ``N``.
+
+    Returns
+    -------
+    Tensor of shape (..., k)
     """
     return depth * (values.square()) ** (1.0 - 1.0 / depth)
 
@@ -52,7 +61,7 @@ def singular_value_velocity(svd: SignedSVD, gradient: Tensor, depth: int) -> Ten
 
 
 def scalar_solution(start: float, exponent: float, integral: np.ndarray) -> np.ndarray:
-    """Closed form of the solution of Eq (12).
+    """Closed form of the solution of Eq (12) of Arora et al. (2019).
 
     Parameters
     ----------
@@ -60,12 +69,12 @@ def scalar_solution(start: float, exponent: float, integral: np.ndarray) -> np.n
         ``s(0)``.
     exponent : float
         ``a``, at least 1/2; ``1 - 1/N`` for depth ``N >= 2``.
-    integral : array
+    integral : ndarray
         ``I(t)`` at the times asked for.
 
     Returns
     -------
-    array shaped like `integral`
+    ndarray shaped like `integral`
         ``nan`` where the solution has already run off to infinity, provided that `integral` is monotone.
 
     Raises
@@ -73,7 +82,7 @@ def scalar_solution(start: float, exponent: float, integral: np.ndarray) -> np.n
     InputError
         If the exponent is below 1/2, where solutions through zero are not unique.
     """
-    _check(exponent)
+    _check_exponent(exponent)
     # The equation keeps its form under s -> -s, g -> -g.
     sign, size, integral = float(np.sign(start)), abs(start), np.asarray(integral, dtype=float)
     if size == 0.0:
@@ -87,8 +96,19 @@ def scalar_solution(start: float, exponent: float, integral: np.ndarray) -> np.n
 
 
 def blow_up_integral(start: float, exponent: float) -> float:
-    """Value of ``I`` at which the solution runs off to infinity; infinite if it never does."""
-    _check(exponent)
+    """Value of ``I`` at which the solution runs off to infinity; infinite if it never does.
+
+    Parameters
+    ----------
+    start, exponent : float
+        As in `scalar_solution`.
+
+    Raises
+    ------
+    InputError
+        If the exponent is below 1/2.
+    """
+    _check_exponent(exponent)
     if start == 0.0 or exponent == 0.5:
         return np.inf
     power = 2.0 * exponent - 1.0
@@ -96,7 +116,21 @@ def blow_up_integral(start: float, exponent: float) -> float:
 
 
 def blow_up_time(start: float, exponent: float, integral: Callable[[float], float], horizon: float) -> float:
-    """Find the first time up to `horizon` at which the solution runs off to infinity; infinite if it does not."""
+    """Find the first time up to `horizon` at which the solution runs off to infinity; infinite if it does not.
+
+    Parameters
+    ----------
+    start, exponent : float
+        As in `scalar_solution`.
+    integral : callable
+        ``I`` of a time.
+    horizon : float
+
+    Raises
+    ------
+    InputError
+        If the exponent is below 1/2.
+    """
     level = blow_up_integral(start, exponent)
     if not np.isfinite(level):
         return np.inf
@@ -108,7 +142,7 @@ def blow_up_time(start: float, exponent: float, integral: Callable[[float], floa
     return float(brentq(lambda time: integral(time) - level, before, beyond[0], xtol=1e-14))
 
 
-def _check(exponent: float) -> None:
+def _check_exponent(exponent: float) -> None:
     if exponent < 0.5:
         raise InputError(
             f"exponent = {exponent} is not allowed: below 1/2 a solution through zero is not unique, so choose at "
@@ -118,11 +152,15 @@ def _check(exponent: float) -> None:
 
 @dataclass(frozen=True)
 class SingularValueSpeeds:
-    """The `count` largest singular values and two velocities of each, and how unbalanced the factors are.
+    """Record the `count` largest singular values and two velocities of each, and how unbalanced the factors are.
 
     ``predicted_velocity`` is Eq (7) of Arora et al. (2019), which assumes balanced factors. ``flow_velocity`` is that
     of the gradient flow through the factors as they are, ``u_r^T (dW/dt) v_r`` by the product rule.
     ``largest_imbalance`` is the greatest Frobenius norm of ``W_{j+1}^T W_{j+1} - W_j W_j^T``.
+
+    Attributes
+    ----------
+    count : int
     """
 
     count: int = 5

@@ -1,19 +1,16 @@
-"""How singular vectors move: Lemma 2 of Arora et al. (2019), corrected and as printed, and the steps of its proof.
+"""How singular vectors move, and when they rest: Lemma 2 and Corollary 1 of Arora et al. (2019), corrected.
 
-`left` and `right` velocities are those of ``U`` and ``V`` in the analytic decomposition ``W = U S V^T``. The vectors
-turn within the span of all ``u_r`` (a skew-symmetric mixing) and, if the matrix is not square, out of it.
+Velocities of ``left`` and ``right`` vectors are those of ``U`` and ``V`` in the analytic decomposition ``W = U S V^T``.
+The vectors turn within the span of all ``u_r`` (a skew-symmetric mixing) and, if the matrix is not square, out of it.
 
-The coefficient matrices of the motion of singular vectors: Appendix B.5 and B.6 of Arora et al. (2019).
-
-All take signed singular values ``(..., k)`` and return ``(..., k, k)``; row ``r``, column ``r'``. Those that divide by
-differences raise `InputError` where two squared values are equal.
-
-Singular vectors at rest: both sides of Corollary 1 of Arora et al. (2019), with a constant.
-
-Eq (41) reads ``U^T U' S - S V^T V' = - (G without its diagonal) * (U^T gradient V)``, entry by entry. Dividing by ``G``
-and taking norms turns "no movement, no entries off the diagonal" into "little movement, little off the diagonal". For
-matrices that are not square, the second terms of Eqs (8) and (9) do the same for the part of the gradient outside the
-spans of ``U`` and ``V``.
+1. The coefficient matrices of Appendix B.5 and B.6. All take signed singular values ``(..., k)`` and return
+   ``(..., k, k)``: row ``r``, column ``r'``.
+2. Lemma 2, Eqs (8) and (9), as it is right and as it is printed, and the steps of its proof.
+3. Both sides of Corollary 1, with a constant. Eq (41) reads
+   ``U^T U' S - S V^T V' = - (G without its diagonal) * (U^T gradient V)``, entry by entry. Dividing by ``G`` and taking
+   norms turns "no movement, no entries off the diagonal" into "little movement, little off the diagonal". For matrices
+   that are not square, the second terms of Eqs (8) and (9) do the same for the part of the gradient outside the spans
+   of ``U`` and ``V``.
 """
 
 from __future__ import annotations
@@ -28,6 +25,9 @@ from dmfkit.linalg.svd_paths import SignedSVD
 SMALLEST_GAP = 1e-14
 
 
+# Coefficient matrices
+
+
 def off_diagonal(size: int) -> Tensor:
     """Ones off the diagonal and zeros on it, the ``I`` with a bar of Eq (28)."""
     return 1.0 - torch.eye(size, dtype=torch.float64)
@@ -40,8 +40,14 @@ def square_differences(values: Tensor) -> Tensor:
 
 
 def inverse_square_differences(values: Tensor) -> Tensor:
-    """``H`` of Eq (30): ``1 / (sigma_{r'}^2 - sigma_r^2)`` off the diagonal, zero on it."""
-    check_distinct(values)
+    """``H`` of Eq (30): ``1 / (sigma_{r'}^2 - sigma_r^2)`` off the diagonal, zero on it.
+
+    Raises
+    ------
+    InputError
+        If two singular values have the same square.
+    """
+    _check_distinct(values)
     return _inverse_off_diagonal(square_differences(values))
 
 
@@ -57,13 +63,18 @@ def rotation_rates(values: Tensor, depth: int) -> Tensor:
     """``F`` of Lemma 2: ``1 / ((sigma_{r'}^2)^{1/N} - (sigma_r^2)^{1/N})`` off the diagonal, zero on it.
 
     Eq (39) prints it with the other sign.
+
+    Raises
+    ------
+    InputError
+        If two singular values have the same square.
     """
-    check_distinct(values)
+    _check_distinct(values)
     roots = values.square() ** (1.0 / depth)
     return _inverse_off_diagonal(roots.unsqueeze(-2) - roots.unsqueeze(-1))
 
 
-def check_distinct(values: Tensor) -> None:
+def _check_distinct(values: Tensor) -> None:
     """Raise `InputError` where two squared singular values agree."""
     squares = values.square()
     gaps = square_differences(values).abs() + torch.diag_embed(torch.full_like(values, torch.inf))
@@ -74,7 +85,7 @@ def check_distinct(values: Tensor) -> None:
         )
 
 
-def check_nonzero(values: Tensor) -> None:
+def _check_nonzero(values: Tensor) -> None:
     """Raise `InputError` where a singular value is zero but for rounding."""
     size = values.abs()
     if values.numel() and bool((size <= SMALLEST_GAP * size.amax(-1, keepdim=True)).any()):
@@ -87,6 +98,9 @@ def check_nonzero(values: Tensor) -> None:
 def _inverse_off_diagonal(matrix: Tensor) -> Tensor:
     on = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     return (1.0 - on) / (matrix + on)
+
+
+# Lemma 2
 
 
 def vectors_from_velocity(svd: SignedSVD, velocity: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,7 +140,9 @@ def left_velocity(svd: SignedSVD, gradient: Tensor, depth: int) -> Tensor:
     ----------
     svd : SignedSVD
     gradient : Tensor of shape (..., d, d_in)
+        Gradient of the loss in the product matrix.
     depth : int
+        ``N``.
 
     Returns
     -------
@@ -145,7 +161,10 @@ def left_velocity(svd: SignedSVD, gradient: Tensor, depth: int) -> Tensor:
 
 
 def right_velocity(svd: SignedSVD, gradient: Tensor, depth: int) -> Tensor:
-    """``dV/dt``, Eq (9) with ``U`` in its last term and made right for negative values; see `left_velocity`."""
+    """``dV/dt``, Eq (9) with ``U`` in its last term and made right for negative values, ``(..., d_in, k)``.
+
+    Parameters and errors are those of `left_velocity`, with ``d_in > d`` where it has ``d > d_in``.
+    """
     turn = svd.right @ (rotation_rates(svd.values, depth) * mixing(svd, gradient)[1])
     if not _leaves_span(svd.right):
         return -turn
@@ -153,7 +172,10 @@ def right_velocity(svd: SignedSVD, gradient: Tensor, depth: int) -> Tensor:
 
 
 def left_velocity_as_printed(svd: SignedSVD, gradient: Tensor, depth: int) -> Tensor:
-    """Eq (8) as printed: the last factor is ``(S^2)^{1/2 - 1/N}``, which forgets the sign of negative values."""
+    """Eq (8) as printed: the last factor is ``(S^2)^{1/2 - 1/N}``, which forgets the sign of negative values.
+
+    Parameters and result are those of `left_velocity`.
+    """
     turn = svd.left @ (rotation_rates(svd.values, depth) * mixing(svd, gradient)[0])
     return -turn - _outside(svd.left, gradient @ svd.right) * _signed_power(svd, depth).abs()
 
@@ -167,6 +189,10 @@ def right_velocity_as_printed(svd: SignedSVD, gradient: Tensor, depth: int, *, s
         As in `left_velocity`.
     signed : bool
         Correct the signs of the last factor, ``S (S^2)^{-1/N}``, so that the transpose is the only slip left.
+
+    Returns
+    -------
+    Tensor of shape (..., d_in, k)
 
     Raises
     ------
@@ -185,7 +211,17 @@ def right_velocity_as_printed(svd: SignedSVD, gradient: Tensor, depth: int, *, s
 
 
 def mixing(svd: SignedSVD, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the brackets of Eqs (8) and (9): ``M S + S M^T`` and ``S M + M^T S`` with ``M = U^T matrix V``."""
+    """Return the brackets of Eqs (8) and (9): ``M S + S M^T`` and ``S M + M^T S`` with ``M = U^T matrix V``.
+
+    Parameters
+    ----------
+    svd : SignedSVD
+    matrix : Tensor of shape (..., d, d_in)
+
+    Returns
+    -------
+    tuple of Tensor, each (..., k, k)
+    """
     rotated = svd.rotate(matrix)
     rows, columns = svd.values.unsqueeze(-1), svd.values.unsqueeze(-2)
     return rotated * columns + rows * rotated.mT, rows * rotated + rotated.mT * columns
@@ -202,13 +238,16 @@ def _leaves_span(vectors: Tensor) -> bool:
 
 
 def _nonzero(svd: SignedSVD) -> Tensor:
-    check_nonzero(svd.values)
+    _check_nonzero(svd.values)
     return svd.values
 
 
 def _signed_power(svd: SignedSVD, depth: int) -> Tensor:
     values = _nonzero(svd)
     return (values * values.square() ** (-1.0 / depth)).unsqueeze(-2)
+
+
+# Corollary 1
 
 
 def misalignment(svd: SignedSVD, gradient: Tensor) -> Tensor:

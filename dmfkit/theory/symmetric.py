@@ -1,4 +1,8 @@
-"""The flow of Gunasekar et al. (2017) on l(Z Z^T), and problems on which its measurements do not commute."""
+"""The flow of Gunasekar et al. (2017) on l(Z Z^T), and problems on which its measurements do not commute.
+
+Theorem 1 of Arora et al. (2019) is about this flow where the measurements commute. On two factors that start at
+alpha I the flow of the product is the same, at half the speed.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.integrate import solve_ivp
 
 from dmfkit.errors import InputError
 from dmfkit.theory.duality import adjoint, measure
+from dmfkit.theory.small_flows import integrate
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class SymmetricEnd:
+class SymmetricEndpoint:
     """Where the flow on l(Z Z^T) was stopped: fitted, or out of time.
 
     Attributes
@@ -43,7 +47,7 @@ def symmetric_flow(
     horizon: float = 1e4,
     method: str = "DOP853",
     rtol: float = 1e-9,
-) -> SymmetricEnd:
+) -> SymmetricEndpoint:
     """Integrate Z' = -2 A^dagger(A(Z Z^T) - y) Z, the flow of Theorem 1 of Arora et al. (2019), until the labels fit.
 
     Parameters
@@ -58,26 +62,35 @@ def symmetric_flow(
     method : str
         An integrator of `scipy.integrate.solve_ivp`.
     rtol : float
+        Error allowed in one step, relative to each entry, and a thousandth of it relative to the largest at the start.
+
+    Returns
+    -------
+    SymmetricEndpoint
+        Its `violation` tells whether the labels were fitted, or the integrator came no further.
     """
     shape, size, allowed = initial.shape, initial.size, violation * float(np.abs(labels).max())
 
-    def velocity(_: float, state: Array) -> Array:
+    def evaluate(state: Array) -> tuple[Array, Array]:
         Z = state[:size].reshape(shape)
-        residual = measure(measurements, Z @ Z.T) - labels
+        return Z, measure(measurements, Z @ Z.T) - labels
+
+    def velocity(state: Array) -> Array:
+        Z, residual = evaluate(state)
         return np.append(-2 * adjoint(measurements, residual) @ Z, residual)
 
-    def fitted(_: float, state: Array) -> float:
-        Z = state[:size].reshape(shape)
-        return float(np.abs(measure(measurements, Z @ Z.T) - labels).max() - allowed)
-
-    fitted.terminal = True  # type: ignore[attr-defined]
-    start = np.append(initial, np.zeros(len(labels)))
-    atol = 1e-3 * rtol * float(np.abs(initial).max())
-    solution = solve_ivp(velocity, (0.0, horizon), start, method=method, rtol=rtol, atol=atol, events=fitted)
-    state = solution.y[:, -1]
-    Z = state[:size].reshape(shape)
-    reached = float(np.abs(measure(measurements, Z @ Z.T) - labels).max())
-    return SymmetricEnd(Z @ Z.T, state[size:], float(solution.t[-1]), reached)
+    found = integrate(
+        velocity,
+        np.append(initial, np.zeros(len(labels))),
+        (0.0, horizon),
+        until=lambda state: float(np.abs(evaluate(state)[1]).max() - allowed),
+        method=method,
+        rtol=rtol,
+        atol=1e-3 * rtol * float(np.abs(initial).max()),
+    )
+    state = found.y[:, -1]
+    Z, residual = evaluate(state)
+    return SymmetricEndpoint(Z @ Z.T, state[size:], float(found.t[-1]), float(np.abs(residual).max()))
 
 
 def pair_completion(d: int, n_pairs: int, seed: int) -> tuple[Array, Array, Array]:
