@@ -14,10 +14,10 @@ import yaml
 from nbformat import v4
 
 from bookbuild import Layout, build
-from bookbuild.build import publish_results
-from bookbuild.notebooks import execute, longest_first, strip, strip_file
-from bookbuild.pages import as_page, fill, find_cover, reduce_contents, stage, write_cards, write_frontispiece
-from bookbuild.project import find_chapters, read_preset, with_recompute
+from bookbuild.build import execute, longest_first, publish_results, render
+from bookbuild.outputs import strip, strip_file
+from bookbuild.pages import fill, find_cover, reduce_contents, stage, write_cards, write_frontispiece
+from bookbuild.project import BuildError, find_chapters, only_one_in, read_preset, with_recompute
 from dmfkit.errors import InputError
 from dmfkit.experiments.store import write
 
@@ -158,13 +158,8 @@ def test_an_interrupted_build_stops_its_kernels_and_keeps_the_older_book(tmp_pat
 
 
 def test_two_builds_cannot_share_an_output_folder(layout):
-    import fcntl
-
-    layout.output.mkdir()
-    with (layout.output / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="Another build"):
-            build(layout)
+    with only_one_in(layout.output, "build"), pytest.raises(InputError, match="Another build"):
+        build(layout)
 
 
 def test_staging_reduces_the_contents_and_marks_injected_parameters(layout):
@@ -200,12 +195,19 @@ def test_a_chapter_outside_the_contents_and_an_unknown_placeholder_are_errors():
         fill("% generated: covr", {"cover": ""}, "intro.md")
 
 
-def test_machine_readable_outputs_do_not_reach_the_pages():
-    data = {"text/plain": "shown", "application/vnd.dmfkit.claim+json": {"id": "x"}}
-    output = v4.new_output("display_data", data=data)
-    notebook = v4.new_notebook(cells=[v4.new_code_cell("x", outputs=[output])])
-    assert as_page(notebook, "paper").cells[0].outputs[0].data == {"text/plain": "shown"}
-    assert notebook.cells[0].outputs[0].data == data
+def test_rendering_fails_with_every_warning_and_leaves_the_older_book(layout):
+    layout.html.mkdir(parents=True)
+    (layout.html / "index.html").write_text("an older book")
+    layout.stage.mkdir()
+    (layout.stage / "_config.yml").write_text("title: x\n")
+    (layout.stage / "_toc.yml").write_text("format: jb-book\nroot: intro\nchapters: [{file: second}]\n")
+    (layout.stage / "intro.md").write_text("# One\n\nSee {ref}`nowhere`.\n")
+    (layout.stage / "second.md").write_text("# Two\n\nSee {ref}`nowhere-else`.\n")
+    with pytest.raises(BuildError) as caught:
+        render(layout)
+    assert "intro.md:3: WARNING: undefined label: 'nowhere'" in str(caught.value)
+    assert "second.md:3: WARNING: undefined label: 'nowhere-else'" in str(caught.value)
+    assert (layout.html / "index.html").read_text() == "an older book"
 
 
 def write_executed(folder, metadata, outputs, number=1):

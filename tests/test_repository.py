@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from bookbuild import Layout, build
-from bookbuild.notebooks import strip
+from bookbuild.outputs import strip
 from bookbuild.repository import (
     Repository,
     choose_repository,
