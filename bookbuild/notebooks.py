@@ -206,8 +206,8 @@ def describe_failure(source: Path, executed: Path, log: Path, return_code: int) 
     place = f"cell {own.index(failed) + 1}" if failed in own else "the injected parameters' cell"
     first_line = "".join(failed["source"]).strip().partition("\n")[0]
     errors = [output for output in failed["outputs"] if output["output_type"] == "error"]
-    # Without an error output the kernel died; the log is then all there is.
-    text = "\n".join(errors[-1]["traceback"]) if errors else printed
+    # Without an error output the kernel died, or papermill did; the log is then all there is, if anything.
+    text = "\n".join(errors[-1]["traceback"]) if errors else printed or f"papermill ended with code {return_code}"
     return f"{source.stem}, {place} (id {failed['id']}: {first_line!r}) failed:\n{_last_lines(text)}"
 
 

@@ -1,6 +1,8 @@
-"""Where the book's sources are published: one setting, from which the pages link to running copies of the chapters.
+"""Where the book's sources are published: one setting, which pages and chapters repeat.
 
-The first code cell of every chapter: it installs the package where a notebook is opened without it, as on Colab.
+The pages' launch buttons open running copies of the chapters from there, and the first code cell of every chapter
+installs the package from there where a notebook is opened without it, as on Colab. Once the package is on PyPI, that
+cell can be ``%pip install dmfkit``, and most of this file can go.
 """
 
 from __future__ import annotations

@@ -127,6 +127,15 @@ def test_a_mistake_on_the_command_line_is_one_sentence(layout):
     assert "There is no preset 'slow'" in result.stderr
 
 
+def test_a_mistake_in_an_injected_parameter_is_named_with_its_cell_and_in_one_sentence(tmp_path):
+    write_chapter(tmp_path, "01_first", "from dmfkit import InputError\nraise InputError('d is too small.')")
+    layout = Layout(tmp_path, tmp_path / "_build")
+    (failure,) = execute(layout, find_chapters(layout), {"01_first": {"d": 1}}, jobs=1)
+    assert failure == (
+        "01_first, cell 3 (id code-0: 'from dmfkit import InputError') failed:\n    InputError: d is too small."
+    )
+
+
 def test_a_dead_kernel_is_reported_with_its_cell(tmp_path):
     write_chapter(tmp_path, "01_dies", "import os\nos._exit(3)")
     layout = Layout(tmp_path, tmp_path / "_build")
@@ -134,6 +143,16 @@ def test_a_dead_kernel_is_reported_with_its_cell(tmp_path):
     assert len(failures) == 1
     assert "01_dies, cell 3 (id code-0: 'import os')" in failures[0]
     assert "Kernel died" in failures[0]
+
+
+def test_a_killed_process_fails_its_own_notebook_only(tmp_path):
+    write_chapter(tmp_path, "01_killed", "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)")
+    write_chapter(tmp_path, "02_good", "print(d)")
+    layout = Layout(tmp_path, tmp_path / "_build")
+    (failure,) = execute(layout, find_chapters(layout), {"01_killed": {}, "02_good": {"d": 7}}, jobs=2)
+    assert "01_killed, cell 3 (id code-0: 'import os, signal') failed:" in failure
+    good = nbformat.read(layout.executed_notebook("02_good"), as_version=4)
+    assert good.cells[-1].outputs[0].text == "7\n"
 
 
 def test_an_interrupted_build_stops_its_kernels_and_keeps_the_older_book(tmp_path):
