@@ -29,7 +29,7 @@ from bookbuild.project import (
     read_preset,
     with_recompute,
 )
-from bookbuild.repository import Repository, choose_repository, strangers
+from bookbuild.repository import Repository, choose_repository, installing_otherwise
 from bookbuild.speed_page import speeds
 from dmfkit.errors import InputError
 from dmfkit.experiments.store import read
@@ -75,7 +75,7 @@ def build(
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs = {jobs} is too small: give the number of chapters to run at a time, at least 1.")
     published = choose_repository(layout.root, repository)
-    if published is not None and strangers(chapters, published):
+    if published is not None and installing_otherwise(chapters, published):
         print(
             f"The first cells of the chapters do not install the package from {published.revision}, so on Colab they "
             f"will not start with it: run `python -m bookbuild repository {published.url}`, commit and push.",
