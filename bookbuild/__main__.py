@@ -13,7 +13,8 @@ from bookbuild import Layout
 from bookbuild import build as build_book
 from bookbuild.build import publish_results
 from bookbuild.generated import FIGURE, draw_readme_figure
-from bookbuild.notebooks import run_processes, strip_file
+from bookbuild.notebooks import run_processes
+from bookbuild.outputs import strip_file
 from bookbuild.project import PAPER, BuildError
 from bookbuild.repository import write_repository
 from bookbuild.rerun import rerun

@@ -1,9 +1,4 @@
-"""The whole build, from the sources to the HTML.
-
-Compute all stored results anew and put them where the book looks for them.
-
-Render the staged pages by Jupyter Book and put the finished HTML in place.
-"""
+"""The whole build, from the sources to the HTML, and that of the results which are stored beside the sources."""
 
 from __future__ import annotations
 
@@ -11,15 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import nbformat
+from papermill.exceptions import strip_color
 
 from bookbuild import outputs as collect
 from bookbuild import pages as covers
 from bookbuild.generated import concordance_tables, differences, errata, execution_record, scoreboard
-from bookbuild.notebooks import execute, longest_first
+from bookbuild.notebooks import Job, run_processes
 from bookbuild.pages import labels_of, parts_of, stage
 from bookbuild.project import (
     PAPER,
@@ -31,58 +29,10 @@ from bookbuild.project import (
     read_preset,
     with_recompute,
 )
-from bookbuild.repository import Repository, choose_repository, strangers
+from bookbuild.repository import Repository, choose_repository, installing_otherwise
 from bookbuild.speed_page import speeds
 from dmfkit.errors import InputError
 from dmfkit.experiments.store import read
-
-LAST_LINES = 30
-
-
-def render(layout: Layout) -> None:
-    """Turn `layout.stage` into `layout.html`; what was there stays until the new book is complete.
-
-    Raises
-    ------
-    BuildError
-        If Jupyter Book fails or warns; the message ends with the last lines of its log.
-    """
-    work = layout.output / "sphinx"
-    shutil.rmtree(work, ignore_errors=True)
-    log = layout.logs / "jupyter-book.log"
-    main = "from jupyter_book.cli.main import main; main()"
-    options = ["--path-output", str(work), "--all", "-W", "-n", "--keep-going"]
-    with log.open("wb") as stream:
-        command = [sys.executable, "-c", main, "build", str(layout.stage), *options]
-        result = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, check=False)
-    text = log.read_text(encoding="utf-8")
-    # A warning fails the build even where Jupyter Book's own exit code is 0.
-    warnings = [line for line in text.splitlines() if "WARNING" in line or "ERROR" in line]
-    if result.returncode != 0 or warnings:
-        tail = warnings or text.splitlines()[-LAST_LINES:]
-        raise BuildError("\n".join([f"Jupyter Book failed; its log is {log}:", *tail]))
-    _name_icon(work / "_build" / "html" / "index.html")
-    _swap(work / "_build" / "html", layout)
-    shutil.rmtree(work)
-
-
-def _name_icon(index: Path) -> None:
-    """Say in the page that only leads to the first one which icon the book has.
-
-    A browser that is told of none asks for one at the top of the site, where there is none, and reports an error.
-    """
-    head = '<!doctype html>\n<html lang="en">\n<title>Contents</title>\n<link rel="icon" href="_static/favicon.svg">\n'
-    index.write_text(head + index.read_text(encoding="utf-8"), encoding="utf-8")
-
-
-def _swap(new: Path, layout: Layout) -> None:
-    """Replace the old book by the new one with two renames."""
-    old = layout.output / "html.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if layout.html.exists():
-        layout.html.rename(old)
-    new.rename(layout.html)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def build(
@@ -125,7 +75,7 @@ def build(
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs = {jobs} is too small: give the number of chapters to run at a time, at least 1.")
     published = choose_repository(layout.root, repository)
-    if published is not None and strangers(chapters, published):
+    if published is not None and installing_otherwise(chapters, published):
         print(
             f"The first cells of the chapters do not install the package from {published.revision}, so on Colab they "
             f"will not start with it: run `python -m bookbuild repository {published.url}`, commit and push.",
@@ -162,6 +112,103 @@ def _make_pages(layout: Layout, chapters: Sequence[str], preset: str, repository
     shutil.copytree(pictures, layout.stage / "book" / "_static" / "pictures")
     render(layout)
     collect.write_claims(layout.output / "claims.json", claims)
+
+
+def execute(
+    layout: Layout, chapters: Sequence[Path], parameters: Mapping[str, Mapping[str, Any]], jobs: int
+) -> list[str]:
+    """Execute chapters into `layout.executed` and return a description of each failure.
+
+    Parameters
+    ----------
+    layout
+        The folders of the build; the kernels' working folder is `layout.notebooks`.
+    chapters
+        The notebooks.
+    parameters
+        For each chapter's name the values that papermill injects.
+    jobs
+        How many chapters run at the same time; the processor's cores are divided among them.
+    """
+    for chapter in chapters:
+        layout.executed_notebook(chapter.stem).unlink(missing_ok=True)
+    queue = [
+        Job(
+            name=chapter.stem,
+            short=chapter.stem.partition("_")[0],
+            source=chapter,
+            target=layout.executed_notebook(chapter.stem),
+            log=layout.logs / f"{chapter.stem}.log",
+            folder=layout.notebooks,
+            parameters=parameters[chapter.stem],
+        )
+        for chapter in chapters
+    ]
+    with closing(run_processes(queue, jobs)) as finished:
+        return [one.failure for one in finished if one.failure]
+
+
+def longest_first(layout: Layout, chapters: Sequence[Path]) -> list[Path]:
+    """Return the chapters, those first whose stored results took longest to compute.
+
+    A long chapter that starts last leaves all processor cores but one without work. The names of results stand in a
+    chapter's source, and the results that come with the book say what they cost.
+    """
+    seconds: dict[str, float] = {}
+    for path in (layout.notebooks / "results").glob("*.nc"):
+        name = path.stem.rpartition("-")[0]
+        seconds[name] = seconds.get(name, 0.0) + float(read(path).attrs.get("total_wall_seconds", 0.0))
+
+    def cost(chapter: Path) -> float:
+        # In the notebook's JSON a quoted name stands between escaped quotation marks.
+        source = chapter.read_text(encoding="utf-8")
+        return sum(value for name, value in seconds.items() if f'\\"{name}\\"' in source)
+
+    return sorted(chapters, key=cost, reverse=True)
+
+
+def render(layout: Layout) -> None:
+    """Turn `layout.stage` into `layout.html`; what was there stays until the new book is complete.
+
+    Raises
+    ------
+    BuildError
+        If Jupyter Book fails or warns; the message ends with its warnings and errors.
+    """
+    work = layout.output / "sphinx"
+    shutil.rmtree(work, ignore_errors=True)
+    log = layout.logs / "jupyter-book.log"
+    main = "from jupyter_book.cli.main import main; main()"
+    # Quiet, so that the log holds warnings and errors only. With --keep-going Sphinx finds all of them before it fails.
+    options = ["--path-output", str(work), "--all", "--quiet", "-W", "-n", "--keep-going"]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as stream:
+        command = [sys.executable, "-c", main, "build", str(layout.stage), *options]
+        result = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, check=False)
+    if result.returncode != 0:
+        raise BuildError(f"Jupyter Book failed; its log is {log}:\n{strip_color(log.read_text(encoding='utf-8'))}")
+    _name_icon(work / "_build" / "html" / "index.html")
+    _swap(work / "_build" / "html", layout)
+    shutil.rmtree(work)
+
+
+def _name_icon(index: Path) -> None:
+    """Say in the page that only leads to the first one which icon the book has.
+
+    A browser that is told of none asks for one at the top of the site, where there is none, and reports an error.
+    """
+    head = '<!doctype html>\n<html lang="en">\n<title>Contents</title>\n<link rel="icon" href="_static/favicon.svg">\n'
+    index.write_text(head + index.read_text(encoding="utf-8"), encoding="utf-8")
+
+
+def _swap(new: Path, layout: Layout) -> None:
+    """Replace the old book by the new one with two renames."""
+    old = layout.output / "html.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if layout.html.exists():
+        layout.html.rename(old)
+    new.rename(layout.html)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def publish_results(layout: Layout, jobs: int | None = None) -> list[Path]:

@@ -1,99 +1,27 @@
-"""Execute notebooks by papermill, several at a time, each in a process of its own.
-
-Execute the chapters of the book.
-
-Which chapter to start first when everything is computed anew.
-
-What a notebook that papermill has written, or is writing, says about its cells.
-
-Clear from a notebook everything that running it leaves behind.
-"""
+"""Execute notebooks by papermill, several at a time, each in a process of its own."""
 
 from __future__ import annotations
 
-import base64
-import copy
 import json
 import os
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import nbformat
-import yaml
-from nbformat import NotebookNode
+from papermill.exceptions import strip_color
 from tqdm import tqdm
 
 import dmfkit
-from bookbuild import attended
-from bookbuild.project import Layout
-from dmfkit.experiments.store import read
 
+# Not imported: this process starts it.
+PAPERMILL_PROCESS = Path(__file__).with_name("papermill_process.py")
+# Tags of the cells that papermill inserts.
+INSERTED = frozenset({"injected-parameters", "papermill-error-cell-tag"})
 LAST_LINES = 12
-_ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def count_code_cells(notebook: Path) -> int:
-    """Return the number of code cells of a notebook."""
-    return sum(cell.cell_type == "code" for cell in nbformat.read(notebook, as_version=4).cells)
-
-
-def count_finished_cells(notebook: Path) -> int:
-    """Return the number of code cells that papermill has executed so far, 0 while it is writing the file."""
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError):
-        return 0
-    return sum(cell["cell_type"] == "code" and _status(cell) == "completed" for cell in cells)
-
-
-def describe_failure(source: Path, executed: Path, log: Path, return_code: int) -> str:
-    """Return a text that names the chapter, the failing cell and the error, or "" where none failed."""
-    if return_code == 0:
-        return ""
-    cell = _failed_cell(executed)
-    printed = log.read_text(encoding="utf-8")
-    if cell is None:
-        return f"{source.stem} could not be executed:\n{_last_lines(printed)}"
-    # papermill inserts cells, so the position is taken from the source, where the author looks for it.
-    positions = {cell.id: n for n, cell in enumerate(nbformat.read(source, as_version=4).cells, start=1)}
-    place = f"cell {positions[cell.id]}" if cell.id in positions else "the injected parameters' cell"
-    first_line = cell.source.strip().partition("\n")[0]
-    errors = _errors(cell)
-    # Without an error output the kernel died; papermill's log is then all there is.
-    text = "\n".join(errors[0].traceback) if errors else printed
-    return f"{source.stem}, {place} (id {cell.id}: {first_line!r}) failed:\n{_last_lines(text)}"
-
-
-def _failed_cell(executed: Path) -> Any:
-    """Return the cell with an error; where there is none, the one that ran last; where none ran, nothing."""
-    try:
-        cells = nbformat.read(executed, as_version=4).cells
-    except (OSError, ValueError):
-        return None
-    started = [c for c in cells if c.cell_type == "code" and c.metadata.get("papermill", {}).get("start_time")]
-    return next((cell for cell in started if _errors(cell)), started[-1] if started else None)
-
-
-def _errors(cell: Any) -> list[Any]:
-    return [output for output in cell.get("outputs", []) if output.output_type == "error"]
-
-
-def _status(cell: Any) -> str | None:
-    return cell["metadata"].get("papermill", {}).get("status")
-
-
-def _last_lines(text: str) -> str:
-    lines = _ANSI_COLOUR.sub("", text).strip().splitlines()
-    return "\n".join(f"    {line}" for line in lines[-LAST_LINES:])
-
-
 POLL_SECONDS = 0.5
 
 
@@ -155,17 +83,24 @@ class _Run:
         text = self.progress.read_text(encoding="utf-8").strip() if self.progress.exists() else ""
         return f"{self.job.short}: {text.splitlines()[-1]}" if text else ""
 
+    def finished_cells(self) -> int:
+        """Return the number of code cells that papermill has executed so far."""
+        return sum(_papermill(cell).get("status") == "completed" for cell in _code_cells(self.job.target))
 
+
+# Not a `ProcessPoolExecutor`, which is worse here. One worker that is killed, as a machine short of memory does, breaks
+# the pool, and every other notebook that runs is lost with it. A new process for each notebook needs
+# `max_tasks_per_child=1`, hence a start method that imports `__main__` in each, PyTorch and Sphinx with it: that took
+# 4.0 s of a processor where papermill alone took 0.5 s. And before Python 3.14 no pool can be told to stop what runs.
 def run_processes(jobs: Sequence[Job], at_once: int) -> Generator[Finished, None, None]:
     """Execute jobs in processes of this machine, whose cores are divided among those that run at the same time.
 
     A `JobRunner`. Shows a progress bar on a terminal.
     """
     waiting, running, finished_cells = list(jobs), list[_Run](), 0
-    cells = {job.source: count_code_cells(job.source) for job in jobs}
-    total = sum(cells[job.source] for job in jobs)
+    cells = {job.source: len(_code_cells(job.source)) for job in jobs}
     # `disable=None`: a bar on a terminal only, and not in the log of a continuous-integration run.
-    with tqdm(total=total, unit="cell", desc="notebooks", disable=None) as bar:
+    with tqdm(total=sum(cells[job.source] for job in jobs), unit="cell", desc="notebooks", disable=None) as bar:
         try:
             while waiting or running:
                 while waiting and len(running) < at_once:
@@ -173,12 +108,12 @@ def run_processes(jobs: Sequence[Job], at_once: int) -> Generator[Finished, None
                 time.sleep(POLL_SECONDS)
                 for run in [run for run in running if run.process.poll() is not None]:
                     running.remove(run)
-                    job = run.job
-                    finished_cells += cells[job.source]
-                    failure = describe_failure(job.source, job.target, job.log, run.process.returncode)
-                    tqdm.write(f"{job.name}: {'FAILED' if failure else 'executed'}", file=sys.stderr)
-                    yield Finished(job, failure)
-                bar.n = min(total, finished_cells + sum(count_finished_cells(run.job.target) for run in running))
+                    finished_cells += cells[run.job.source]
+                    failure = describe_failure(run.job.source, run.job.target, run.job.log, run.process.returncode)
+                    tqdm.write(f"{run.job.name}: {'FAILED' if failure else 'executed'}", file=sys.stderr)
+                    yield Finished(run.job, failure)
+                # The cell of injected parameters is one more than the source has.
+                bar.n = min(bar.total, finished_cells + sum(run.finished_cells() for run in running))
                 bar.set_postfix_str(" | ".join(filter(None, (run.position() for run in running))))
         finally:
             stop_processes([run.process for run in running])
@@ -196,15 +131,23 @@ def _start(job: Job, at_once: int) -> _Run:
 
 def start_papermill(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start the execution of a notebook, which ends with this process; the folders of target and log must exist."""
-    command = [sys.executable, attended.__file__, str(os.getpid())]
-    command += [str(job.source), str(job.target), "--cwd", str(job.folder)]
-    command += ["--kernel", "python3", "--no-progress-bar"]
-    if job.parameters:
-        encoded = base64.b64encode(yaml.safe_dump(dict(job.parameters)).encode())
-        command += ["--parameters_base64", encoded.decode()]
-    with job.log.open("wb") as stream:
-        # A session of its own: Ctrl-C reaches this process only, which then stops the workers itself.
-        return subprocess.Popen(command, stdout=stream, stderr=stream, env=dict(environment), start_new_session=True)
+    call = {
+        "input_path": str(job.source),
+        "output_path": str(job.target),
+        "parameters": dict(job.parameters),
+        "cwd": str(job.folder),
+    }
+    # -P: what lies beside the script is not to be imported instead of a library.
+    command = [sys.executable, "-P", str(PAPERMILL_PROCESS), json.dumps(call)]
+    with job.log.open("wb") as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,  # nothing is written to it: it closes when this process ends
+            stdout=log,
+            stderr=log,
+            env=dict(environment),
+            start_new_session=True,  # Ctrl-C reaches this process only, which then stops the others itself
+        )
 
 
 def threads_for(at_once: int) -> int:
@@ -237,88 +180,55 @@ def stop_processes(processes: Sequence[subprocess.Popen[bytes]]) -> None:
             process.kill()
 
 
-def execute(
-    layout: Layout, chapters: Sequence[Path], parameters: Mapping[str, Mapping[str, Any]], jobs: int
-) -> list[str]:
-    """Execute chapters into `layout.executed` and return a description of each failure.
+def describe_failure(source: Path, executed: Path, log: Path, return_code: int) -> str:
+    """Return a text that names the notebook, the failing cell and the error; empty where none failed.
+
+    All of it is read from what papermill left, the executed notebook and the log. A `PapermillExecutionError` knows
+    less: neither the cell's id nor its place among the cells that the author wrote, and it is not raised when a kernel
+    dies.
 
     Parameters
     ----------
-    layout
-        The folders of the build; the kernels' working folder is `layout.notebooks`.
-    chapters
-        The notebooks.
-    parameters
-        For each chapter's name the values that papermill injects.
-    jobs
-        How many chapters run at the same time; the processor's cores are divided among them.
+    source, executed, log : Path
+        The notebook, what papermill made of it, if it came so far, and what it printed.
+    return_code : int
+        Of the process that executed the notebook.
     """
-    for folder in (layout.executed, layout.logs):
-        folder.mkdir(parents=True, exist_ok=True)
-    for chapter in chapters:
-        layout.executed_notebook(chapter.stem).unlink(missing_ok=True)
-    queue = [
-        Job(
-            name=chapter.stem,
-            short=chapter.stem.partition("_")[0],
-            source=chapter,
-            target=layout.executed_notebook(chapter.stem),
-            log=layout.logs / f"{chapter.stem}.log",
-            folder=layout.notebooks,
-            parameters=parameters[chapter.stem],
-        )
-        for chapter in chapters
-    ]
-    with closing(run_processes(queue, jobs)) as finished:
-        return [one.failure for one in finished if one.failure]
+    if return_code == 0:
+        return ""
+    printed = log.read_text(encoding="utf-8")
+    started = [cell for cell in _code_cells(executed) if _papermill(cell).get("start_time")]
+    if not started:
+        return f"{source.stem} could not be executed:\n{_last_lines(printed)}"
+    failed = started[-1]  # papermill stops at the first failure
+    # Counted without the cells that papermill inserts, as in the source, where the author looks for it.
+    own = [cell for cell in _cells(executed) if INSERTED.isdisjoint(cell["metadata"].get("tags", []))]
+    place = f"cell {own.index(failed) + 1}" if failed in own else "the injected parameters' cell"
+    first_line = "".join(failed["source"]).strip().partition("\n")[0]
+    errors = [output for output in failed["outputs"] if output["output_type"] == "error"]
+    # Without an error output the kernel died, or papermill did; the log is then all there is, if anything.
+    text = "\n".join(errors[-1]["traceback"]) if errors else printed or f"papermill ended with code {return_code}"
+    return f"{source.stem}, {place} (id {failed['id']}: {first_line!r}) failed:\n{_last_lines(text)}"
 
 
-def longest_first(layout: Layout, chapters: Sequence[Path]) -> list[Path]:
-    """Return the chapters, those first whose stored results took longest to compute.
-
-    A long chapter that starts last leaves all processor cores but one without work. The names of results stand in a
-    chapter's source, and the results that come with the book say what they cost.
-    """
-    seconds: dict[str, float] = {}
-    for path in (layout.notebooks / "results").glob("*.nc"):
-        name = path.stem.rpartition("-")[0]
-        seconds[name] = seconds.get(name, 0.0) + float(read(path).attrs.get("total_wall_seconds", 0.0))
-
-    def cost(chapter: Path) -> float:
-        # In the notebook's JSON a quoted name stands between escaped quotation marks.
-        source = chapter.read_text(encoding="utf-8")
-        return sum(value for name, value in seconds.items() if f'\\"{name}\\"' in source)
-
-    return sorted(chapters, key=cost, reverse=True)
+def _last_lines(text: str) -> str:
+    return "\n".join(f"    {line}" for line in strip_color(text).strip().splitlines()[-LAST_LINES:])
 
 
-_LEFT_BY_RUNNING = ("papermill", "execution", "ExecuteTime", "collapsed", "scrolled")
+def _cells(notebook: Path) -> list[dict[str, Any]]:
+    """Return the cells of a notebook; none where there is no file, or papermill is writing it this moment."""
+    try:
+        cells: list[dict[str, Any]] = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError):
+        return []
+    return cells
 
 
-def strip(notebook: NotebookNode) -> NotebookNode:
-    """Return the notebook without outputs, counts, injected parameters and widget state; ids stay."""
-    clean = copy.deepcopy(notebook)
-    clean.cells = [cell for cell in clean.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
-    for cell in clean.cells:
-        if cell.cell_type == "code":
-            cell.outputs = []
-            cell.execution_count = None
-        for key in _LEFT_BY_RUNNING:
-            cell.metadata.pop(key, None)
-    for key in ("widgets", *_LEFT_BY_RUNNING):
-        clean.metadata.pop(key, None)
-    # The exact Python of whoever ran it last would make every commit differ.
-    clean.metadata.get("language_info", {}).pop("version", None)
-    return clean
+def _code_cells(notebook: Path) -> list[dict[str, Any]]:
+    return [cell for cell in _cells(notebook) if cell["cell_type"] == "code"]
 
 
-def strip_file(path: Path) -> bool:
-    """Strip one notebook file in place and return whether that changed it."""
-    notebook = nbformat.read(path, as_version=4)
-    clean = strip(notebook)
-    if clean == notebook:
-        return False
-    temporary = path.with_name(path.name + ".new")
-    nbformat.write(clean, temporary)
-    temporary.replace(path)
-    return True
+def _papermill(cell: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What papermill noted about the execution of a cell."""
+    noted: Mapping[str, Any] = cell["metadata"].get("papermill", {})
+    return noted

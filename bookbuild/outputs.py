@@ -1,7 +1,8 @@
-"""Collect from the executed chapters what they found: verdicts, results, and their origins."""
+"""What running leaves in notebooks: the build and re-runs collect it from copies, and the sources are cleared of it."""
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import nbformat
 import xarray as xr
+from nbformat import NotebookNode
+from nbstripout import strip_output
 
 from dmfkit.chapters.claims import CLAIM_TYPE
 from dmfkit.chapters.outputs import ORIGIN_TYPE, RESULT_TYPE, HandedOver
@@ -74,3 +77,36 @@ def _outputs(notebook: Path, mime_type: str) -> Iterator[tuple[str, dict[str, An
         for output in cell.get("outputs", []):
             if mime_type in output.get("data", {}):
                 yield cell.id, output.data[mime_type]
+
+
+# Beside outputs and counts, in the words of `nbstripout --extra-keys`.
+_LEFT_BY_RUNNING = (
+    *(f"{where}.{key}" for where in ("metadata", "cell.metadata") for key in ("papermill", "execution", "ExecuteTime")),
+    *("cell.metadata.collapsed", "cell.metadata.scrolled", "metadata.widgets", "metadata.signature"),
+    # The exact Python of whoever ran it last would make every commit differ.
+    "metadata.language_info.version",
+)
+
+
+def strip(notebook: NotebookNode) -> NotebookNode:
+    """Return the notebook without outputs, counts, injected parameters and widget state; ids stay."""
+    return strip_output(
+        copy.deepcopy(notebook),
+        keep_output=False,
+        keep_count=False,
+        keep_id=True,
+        extra_keys=list(_LEFT_BY_RUNNING),
+        drop_tagged_cells=["injected-parameters"],
+    )
+
+
+def strip_file(path: Path) -> bool:
+    """Strip one notebook file in place and return whether that changed it."""
+    notebook = nbformat.read(path, as_version=4)
+    clean = strip(notebook)
+    if clean == notebook:
+        return False
+    temporary = path.with_name(path.name + ".new")
+    nbformat.write(clean, temporary)
+    temporary.replace(path)
+    return True

@@ -28,8 +28,7 @@ from PIL import Image
 
 from bookbuild.project import Layout
 from bookbuild.repository import Repository, configuration, with_first_cell
-from dmfkit.chapters.claims import CLAIM_TYPE
-from dmfkit.chapters.outputs import ORIGIN_TYPE, RESULT_TYPE
+from dmfkit.chapters.outputs import RESULT_TYPE
 from dmfkit.errors import InputError
 
 STATE = "application/vnd.jupyter.widget-state+json"
@@ -227,9 +226,8 @@ def parts_of(layout: Layout, chapters: Sequence[str]) -> dict[str, list[Path]]:
 def as_page(notebook: NotebookNode, preset: str) -> NotebookNode:
     """Return an executed notebook as the page shows it.
 
-    A note stands above the cell of parameters that papermill injected, if there is one; the machine-readable
-    outputs, which only the build and re-runs read and Jupyter Book would warn of, are gone. Each explorable stands
-    beside its picture.
+    A note stands above the cell of parameters that papermill injected, if there is one; what the chapter hands over,
+    which only re-runs read, is gone. Each explorable stands beside its picture.
     """
     page = copy.deepcopy(notebook)
     page.cells = []
@@ -238,9 +236,6 @@ def as_page(notebook: NotebookNode, preset: str) -> NotebookNode:
             page.cells.append(nbformat.v4.new_markdown_cell(_INJECTED_NOTE % preset, id="injected-note"))
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if RESULT_TYPE not in output.get("data", {})]
-        for output in cell.get("outputs", []):
-            for mime_type in (CLAIM_TYPE, ORIGIN_TYPE):
-                output.get("data", {}).pop(mime_type, None)
         page.cells.append(cell)
     return with_pictures(with_steady_models(page))
 

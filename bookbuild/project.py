@@ -1,15 +1,7 @@
-"""Where the book's sources lie and where the build puts what it makes.
-
-The exceptions of work that was begun and failed, as opposed to work that was asked for wrongly.
-
-One process at a time in an output folder.
-
-Presets: named sets of parameters with which all chapters can be run.
-"""
+"""The project that a command works on: its folders, its chapters, the presets for them, and who may write where."""
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +10,7 @@ from typing import Any
 
 import papermill
 import yaml
+from filelock import FileLock, Timeout
 
 from dmfkit.errors import InputError
 
@@ -91,7 +84,7 @@ def _names(chapters: Sequence[Path]) -> str:
 
 
 class BuildError(RuntimeError):
-    """The build failed; the message names what failed and where."""
+    """The build was begun and failed, as opposed to one asked for wrongly; the message names what failed and where."""
 
     heading = "The book was not built."
 
@@ -111,21 +104,22 @@ def only_one_in(folder: Path, what: str) -> Iterator[None]:
     InputError
         If another process has it, or the folder cannot be made or written to; `what` says what that process does.
     """
+    lock = FileLock(folder / ".lock", blocking=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"Another {what} writes to {folder}: wait for it, or name another folder by --output."
+        ) from None
     except OSError as error:
         raise InputError(
             f"The output folder {folder} cannot be written to ({error.strerror}): name another one by --output."
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"Another {what} writes to {folder}: wait for it, or name another folder by --output."
-            ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 PAPER = "paper"

@@ -1,6 +1,8 @@
-"""Where the book's sources are published: one setting, from which the pages link to running copies of the chapters.
+"""Where the book's sources are published: one setting, which pages and chapters repeat.
 
-The first code cell of every chapter: it installs the package where a notebook is opened without it, as on Colab.
+The pages' launch buttons open running copies of the chapters from there, and the first code cell of every chapter
+installs the package from there where a notebook is opened without it, as on Colab. Once the package is on PyPI, that
+cell can be ``%pip install dmfkit``, and most of this file can go.
 """
 
 from __future__ import annotations
@@ -43,6 +45,11 @@ _METADATA = {
     "mystnb": {"code_prompt_hide": _PROMPT % "Hide", "code_prompt_show": _PROMPT % "Show"},
     "tags": ["hide-input"],
 }
+_ADDRESS = re.compile(r"https://github\.com/(?P<owner>[A-Za-z0-9-]+)/(?P<name>[A-Za-z0-9._-]+?)(?:\.git)?/?")
+DEFAULT_BRANCH = "main"
+# No slash: in the addresses of Colab and Binder it would look like the beginning of a path.
+_BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_SETTING = re.compile(r"^repository:\n  url: .*\n  branch: .*$", re.MULTILINE)
 
 
 def first_cell(revision: str) -> str:
@@ -73,13 +80,6 @@ def installs(notebook: NotebookNode, revision: str) -> bool:
     """Whether the notebook's first code cell is the one for `revision`."""
     first = next((cell for cell in notebook.cells if cell.cell_type == "code"), None)
     return first is not None and first.get("id") == CELL and first.source == first_cell(revision)
-
-
-_ADDRESS = re.compile(r"https://github\.com/(?P<owner>[A-Za-z0-9-]+)/(?P<name>[A-Za-z0-9._-]+?)(?:\.git)?/?")
-DEFAULT_BRANCH = "main"
-# No slash: in the addresses of Colab and Binder it would look like the beginning of a path.
-_BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_SETTING = re.compile(r"^repository:\n  url: .*\n  branch: .*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def write_repository(layout: Layout, url: str, branch: str | None = None) -> lis
     return list(changed)
 
 
-def strangers(chapters: Sequence[Path], repository: Repository) -> list[Path]:
+def installing_otherwise(chapters: Sequence[Path], repository: Repository) -> list[Path]:
     """Return the chapters whose first cell does not install the package from `repository`."""
     return [path for path in chapters if not installs(nbformat.read(path, as_version=4), repository.revision)]
 

@@ -13,10 +13,10 @@ from nbformat import v4
 from processes import ENDLESS, PATIENCE, alive, wait_until
 
 from bookbuild import Layout, build
-from bookbuild.build import publish_results
-from bookbuild.notebooks import execute, longest_first, strip, strip_file
-from bookbuild.pages import as_page, fill, find_cover, reduce_contents, stage, write_cards, write_frontispiece
-from bookbuild.project import find_chapters, read_preset, with_recompute
+from bookbuild.build import execute, longest_first, publish_results, render
+from bookbuild.outputs import strip, strip_file
+from bookbuild.pages import fill, find_cover, reduce_contents, stage, write_cards, write_frontispiece
+from bookbuild.project import BuildError, find_chapters, only_one_in, read_preset, with_recompute
 from dmfkit.errors import InputError
 from dmfkit.experiments.store import write
 
@@ -129,6 +129,16 @@ def test_a_mistake_on_the_command_line_is_one_sentence(layout):
 
 
 @pytest.mark.kernel
+def test_a_mistake_in_an_injected_parameter_is_named_with_its_cell_and_in_one_sentence(tmp_path):
+    write_chapter(tmp_path, "01_first", "from dmfkit import InputError\nraise InputError('d is too small.')")
+    layout = Layout(tmp_path, tmp_path / "_build")
+    (failure,) = execute(layout, find_chapters(layout), {"01_first": {"d": 1}}, jobs=1)
+    assert failure == (
+        "01_first, cell 3 (id code-0: 'from dmfkit import InputError') failed:\n    InputError: d is too small."
+    )
+
+
+@pytest.mark.kernel
 def test_a_dead_kernel_is_reported_with_its_cell(tmp_path):
     write_chapter(tmp_path, "01_dies", "import os\nos._exit(3)")
     layout = Layout(tmp_path, tmp_path / "_build")
@@ -136,6 +146,17 @@ def test_a_dead_kernel_is_reported_with_its_cell(tmp_path):
     assert len(failures) == 1
     assert "01_dies, cell 3 (id code-0: 'import os')" in failures[0]
     assert "Kernel died" in failures[0]
+
+
+@pytest.mark.kernel
+def test_a_killed_process_fails_its_own_notebook_only(tmp_path):
+    write_chapter(tmp_path, "01_killed", "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)")
+    write_chapter(tmp_path, "02_good", "print(d)")
+    layout = Layout(tmp_path, tmp_path / "_build")
+    (failure,) = execute(layout, find_chapters(layout), {"01_killed": {}, "02_good": {"d": 7}}, jobs=2)
+    assert "01_killed, cell 3 (id code-0: 'import os, signal') failed:" in failure
+    good = nbformat.read(layout.executed_notebook("02_good"), as_version=4)
+    assert good.cells[-1].outputs[0].text == "7\n"
 
 
 @pytest.mark.kernel
@@ -161,13 +182,8 @@ def test_an_interrupted_build_stops_its_kernels_and_keeps_the_older_book(tmp_pat
 
 
 def test_two_builds_cannot_share_an_output_folder(layout):
-    import fcntl
-
-    layout.output.mkdir()
-    with (layout.output / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="Another build"):
-            build(layout)
+    with only_one_in(layout.output, "build"), pytest.raises(InputError, match="Another build"):
+        build(layout)
 
 
 @pytest.mark.kernel
@@ -204,12 +220,19 @@ def test_a_chapter_outside_the_contents_and_an_unknown_placeholder_are_errors():
         fill("% generated: covr", {"cover": ""}, "intro.md")
 
 
-def test_machine_readable_outputs_do_not_reach_the_pages():
-    data = {"text/plain": "shown", "application/vnd.dmfkit.claim+json": {"id": "x"}}
-    output = v4.new_output("display_data", data=data)
-    notebook = v4.new_notebook(cells=[v4.new_code_cell("x", outputs=[output])])
-    assert as_page(notebook, "paper").cells[0].outputs[0].data == {"text/plain": "shown"}
-    assert notebook.cells[0].outputs[0].data == data
+def test_rendering_fails_with_every_warning_and_leaves_the_older_book(layout):
+    layout.html.mkdir(parents=True)
+    (layout.html / "index.html").write_text("an older book")
+    layout.stage.mkdir()
+    (layout.stage / "_config.yml").write_text("title: x\n")
+    (layout.stage / "_toc.yml").write_text("format: jb-book\nroot: intro\nchapters: [{file: second}]\n")
+    (layout.stage / "intro.md").write_text("# One\n\nSee {ref}`nowhere`.\n")
+    (layout.stage / "second.md").write_text("# Two\n\nSee {ref}`nowhere-else`.\n")
+    with pytest.raises(BuildError) as caught:
+        render(layout)
+    assert "intro.md:3: WARNING: undefined label: 'nowhere'" in str(caught.value)
+    assert "second.md:3: WARNING: undefined label: 'nowhere-else'" in str(caught.value)
+    assert (layout.html / "index.html").read_text() == "an older book"
 
 
 def write_executed(folder, metadata, outputs, number=1):

@@ -76,7 +76,7 @@ def site_packages(environment):
 def published(tmp_path_factory):
     """A repository with the sources as they are now, which name its address."""
     source = tmp_path_factory.mktemp("published")
-    for name in ("dmfkit", "notebooks"):
+    for name in ("dmfkit", "bookbuild", "notebooks"):
         ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE", "_config.yml"):
@@ -174,7 +174,7 @@ def test_every_chapter_starts_without_a_checkout_and_finds_the_stored_results(py
     names = [path.name for path in (ROOT / "notebooks" / "results").glob("*.nc")]
     assert sorted(path.name for path in (installed / "dmfkit" / "results").glob("*.nc")) == sorted(names)
     assert names
-    # Nothing but the package was installed, so nothing that was there has been replaced.
+    # Nothing but the package was installed, so nothing that was there has been replaced, and no tool of the build came.
     assert {path.name.partition("-")[0] for path in installed.iterdir()} == {"dmfkit", "libraries.pth"}
     assert list(elsewhere.iterdir()) == []
 

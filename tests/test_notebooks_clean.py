@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from bookbuild.notebooks import strip
+from bookbuild.outputs import strip
 from dmfkit.chapters.settings import literals, paper_settings
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from bookbuild import Layout, build
 from bookbuild.__main__ import app
-from bookbuild.notebooks import strip
+from bookbuild.outputs import strip
 from bookbuild.repository import (
     Repository,
     choose_repository,

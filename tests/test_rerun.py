@@ -17,7 +17,7 @@ from nbformat import v4
 from processes import ENDLESS, PATIENCE, alive, wait_until
 
 from bookbuild.notebooks import Finished
-from bookbuild.project import Layout, RerunError
+from bookbuild.project import Layout, RerunError, only_one_in
 from bookbuild.rerun import rerun
 from bookbuild.rerun.plan import make_plan, read_sets
 from dmfkit.chapters.outputs import HandedOver
@@ -431,11 +431,8 @@ def test_an_interrupted_command_keeps_what_is_finished_and_stops_its_kernels(tmp
 
 
 def test_two_commands_cannot_share_an_output_folder(notebook):
-    import fcntl
-
-    output = notebook.parent.parent / "out"
-    output.mkdir()
-    with (output / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="Another re-run writes to"):
-            run(notebook, "d: 2\n", Written(outputs))
+    with (
+        only_one_in(notebook.parent.parent / "out", "re-run"),
+        pytest.raises(InputError, match="Another re-run writes"),
+    ):
+        run(notebook, "d: 2\n", Written(outputs))

@@ -1,7 +1,4 @@
-"""Which runs a re-run consists of: everything is checked here, before anything is executed.
-
-Reads a file of parameter sets: a list of them, or a grid.
-"""
+"""Which runs a re-run consists of: its parameter sets are read from a file and checked before anything is executed."""
 
 from __future__ import annotations
 
