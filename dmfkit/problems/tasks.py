@@ -45,7 +45,8 @@ from dmfkit.problems.losses import (
     truncated_gaussian,
 )
 from dmfkit.problems.matrix_files import ObservedMatrix, read_bytes, read_matrix_of
-from dmfkit.problems.ratings import MOVIELENS_ITEMS, MOVIELENS_USERS, Ratings, movielens_100k, synthetic_ratings
+from dmfkit.problems.movielens import movielens_100k
+from dmfkit.problems.ratings import MOVIELENS_ITEMS, MOVIELENS_USERS, Ratings, synthetic_ratings
 from dmfkit.problems.sparse_completion import SparseCompletion, check_held_out, sparse_completion
 
 # Metadata of a field whose default means what was meant before there was the field.
