@@ -193,7 +193,7 @@ def test_cache_with_a_wrong_hash_is_replaced(site, capfd):
 def test_cache_with_a_wrong_hash_is_not_used_where_no_source_answers(no_pip_index):
     cache_file().parent.mkdir(parents=True)
     cache_file().write_bytes(ROWS[:-1])
-    assert "the local cache (another file)" in refusal()
+    assert "the local cache (it has no genuine file)" in refusal()
 
 
 def test_interrupted_write_leaves_no_cache(site, monkeypatch):
@@ -261,7 +261,7 @@ def test_expired_certificate_is_not_accepted(no_pip_index, monkeypatch):
 def test_no_source_reachable_names_each_and_the_way_out(no_pip_index):
     sentence = refusal()
     for words in (
-        "the local cache (empty)",
+        "the local cache (it has no genuine file)",
         "the official site (Connection refused)",
         "PyPI's recbole==1.2.1 (pip says: no index)",
         movielens.OFFICIAL_PAGE,

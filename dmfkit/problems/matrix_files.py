@@ -422,7 +422,7 @@ def _checked(array: NDArray[np.float64], name: str, sha256: str, notes: tuple[st
     return ObservedMatrix(values, observed, name, sha256, notes)
 
 
-def _unobserved(kind: str, known: NDArray[np.bool_]) -> tuple[str, ...]:
+def _unobserved(kind: str, known: Any) -> tuple[str, ...]:
     places = np.flatnonzero(~known) + 1
     if not places.size:
         return ()

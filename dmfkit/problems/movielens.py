@@ -101,7 +101,7 @@ def _cached_or_fetched(stored: Path, timeout: float, wheel: bool) -> tuple[bytes
     import pooch  # here, because only these ratings need it
 
     origin = "the local cache"
-    tried = [f"{origin} ({'another file' if stored.exists() else 'empty'})"]
+    tried = [f"{origin} (it has no genuine file)"]
     sources = [("the official site", _read_official_zip), (f"PyPI's {WHEEL}", _read_wheel)]
 
     def download(_url: str, output_file: str, _pooch: object) -> None:
