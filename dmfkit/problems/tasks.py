@@ -1,11 +1,8 @@
 """What is to be learned, as plain values: the part of a stored result's key that says which problem was solved.
 
 A task is a frozen dataclass of numbers and words. It makes its `Problem` on demand, so that a sweep can vary any of its
-fields, write them into the result's attributes, and make the same problem again when a stored result is checked.
-
-Large completion tasks, as plain values.
-
-A task whose matrix comes from a file of the reader's own.
+fields, write them into the result's attributes, and make the same problem again when a stored result is checked. There
+are tasks of random low-rank matrices, dense or too large for that, of ratings, and of a file of the reader's own.
 """
 
 from __future__ import annotations
@@ -45,7 +42,8 @@ from dmfkit.problems.losses import (
     truncated_gaussian,
 )
 from dmfkit.problems.matrix_files import ObservedMatrix, read_bytes, read_matrix_of
-from dmfkit.problems.ratings import MOVIELENS_ITEMS, MOVIELENS_USERS, Ratings, movielens_100k, synthetic_ratings
+from dmfkit.problems.movielens import movielens_100k
+from dmfkit.problems.ratings import MOVIELENS_ITEMS, MOVIELENS_USERS, Ratings, synthetic_ratings
 from dmfkit.problems.sparse_completion import SparseCompletion, check_held_out, sparse_completion
 
 # Metadata of a field whose default means what was meant before there was the field.
