@@ -14,7 +14,6 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, create_model
 
 from dmfkit.chapters.allowed_values import read_text
-from dmfkit.chapters.paper_settings import CHAPTERS
 from dmfkit.chapters.parameters import Parameters, show
 from dmfkit.errors import InputError, brief
 
@@ -105,6 +104,14 @@ def literals(source: str) -> dict[str, Any]:
 PAPERMILL_NAMES = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")
 
 
+def chapter_models() -> dict[str, type[Parameters]]:
+    """Return the models of all chapters by the chapters' names."""
+    # Defining them takes 50 ms, which `import dmfkit` need not wait for.
+    from dmfkit.chapters.paper_settings import CHAPTERS
+
+    return CHAPTERS
+
+
 def chapter_model(chapter: str) -> type[Parameters]:
     """Return the model of a chapter's parameters.
 
@@ -113,9 +120,10 @@ def chapter_model(chapter: str) -> type[Parameters]:
     InputError
         If there is no such chapter.
     """
-    if chapter not in CHAPTERS:
-        raise InputError(f"{chapter!r} is no chapter of the book: the chapters are {', '.join(CHAPTERS)}.")
-    return CHAPTERS[chapter]
+    models = chapter_models()
+    if chapter not in models:
+        raise InputError(f"{chapter!r} is no chapter of the book: the chapters are {', '.join(models)}.")
+    return models[chapter]
 
 
 def paper_settings(chapter: str) -> dict[str, Any]:
@@ -140,7 +148,8 @@ def model_of_cell(own: Mapping[str, Any], has_paper: bool = False) -> type[Param
     InputError
         If a parameter has a name that no field of a model can have.
     """
-    known = {name: field for model in reversed(CHAPTERS.values()) for name, field in model.model_fields.items()}
+    models = chapter_models()
+    known = {name: field for model in reversed(models.values()) for name, field in model.model_fields.items()}
     fields: dict[str, Any] = {}
     for name, value in own.items():
         if name.startswith("_") or (name.startswith("model_") and hasattr(Parameters, name)):
