@@ -14,6 +14,7 @@ from typing import Annotated
 import nbformat
 import papermill
 import pytest
+import yaml
 from papermill.cli import _resolve_type
 from papermill.parameterize import parameterize_notebook
 from pydantic import BeforeValidator, Field
@@ -235,16 +236,16 @@ def test_a_value_that_is_not_allowed_is_one_sentence(name, word):
         ("04", "shapes", ((2, 12),), [[1, 4]], "pairs [rows, columns] of whole numbers from 2 to 12"),
         ("04", "finite_difference_steps", (1e-2,), [2e-2], "numbers above 0 and at most 0.01"),
         ("13", "matrix_file", "7", None, 'must be the path of a .csv, .tsv, .npy or .parquet file as text, or ""'),
-        ("06", "d", 2, 1, "d must be a whole number of at least 2, because the chapter compares two singular values"),
+        ("06", "d", 2, 1, "d must be a whole number of at least 2 (the chapter compares two singular values"),
         ("02", "depths", (2, 5), [1, 2], "depths must be a list of whole numbers of at least 2 (one factor is no"),
-        ("08", "depth", 2, 1, "depth must be a whole number of at least 2, because the chapter compares layers"),
+        ("08", "depth", 2, 1, "depth must be a whole number of at least 2 (the chapter compares layers"),
         ("08", "layer_scales", (1.0, 1.0), [1.0], "layer_scales must be a list of at least two finite numbers above 0"),
         (
             "08",
             "weight_decay",
             0.1,
             0.0,
-            "because the chapter compares runs without and with weight decay, such as 1.0.",
+            "(the chapter compares runs without and with weight decay), such as 1.0.",
         ),
         (
             "10",
@@ -254,7 +255,7 @@ def test_a_value_that_is_not_allowed_is_one_sentence(name, word):
             "two different finite numbers above 0, the first and the",
         ),
         ("10", "transition_times", (1.0, 2.0), [2.0, 2.0], "such as [86.0, 106.0]."),
-        ("11", "depths", (3, 2), [1, 3], "depths must be a list of two different whole numbers of at least 2, because"),
+        ("11", "depths", (3, 2), [1, 3], "depths must be a list of two different whole numbers of at least 2 (the"),
         ("11", "depths", (3, 2), [3], "depths = [3] is not allowed"),
     ],
 )
@@ -514,6 +515,15 @@ def test_paper_settings_are_those_of_the_cell():
 def test_parameters_that_contradict_one_another_are_refused(chapter, values, words):
     (name,) = [name for name in CHAPTERS if name.startswith(chapter)]
     assert words in refusal(CELLS[name], name, **values)
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_the_small_settings_and_the_variations_of_every_chapter_are_allowed(name):
+    quick = yaml.safe_load((ROOT / "notebooks" / "presets" / "quick.yml").read_text(encoding="utf-8"))[name]
+    variations = yaml.safe_load((ROOT / "tests" / "variations.yml").read_text(encoding="utf-8"))[name]
+    for changed in (quick, *({**quick, **one} for one in variations)):
+        p = CHAPTERS[name].read(changed)
+        assert json.loads(json.dumps({n: p.values[n] for n in changed})) == changed
 
 
 def test_sizes_at_the_limit_are_allowed():

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from dmfkit.chapters import allowed_values as types
 from dmfkit.chapters.parameters import Parameters
-from dmfkit.errors import InputError
+from dmfkit.errors import InputError, brief
 
 # What several chapters have in common.
 
@@ -174,7 +174,7 @@ class OneMeasurementSettings(Parameters):
     d: Annotated[
         types.Size,
         Field(ge=2),
-        types.Allowed("a whole number of at least 2, because the chapter compares two singular values"),
+        types.Allowed("a whole number of at least 2 (the chapter compares two singular values)"),
     ] = 5
     start_value: types.Positive = Field(0.05, description="singular values of the product at the start")
     reach: types.Positive = Field(5.0, description="value that the second singular value is followed to")
@@ -219,7 +219,7 @@ class InvariantSubspacesSettings(_LowRank):
     d: types.Size = 30
     rank: types.Rank = 3
     depth: Annotated[
-        types.Depth, Field(ge=2), types.Allowed("a whole number of at least 2, because the chapter compares layers")
+        types.Depth, Field(ge=2), types.Allowed("a whole number of at least 2 (the chapter compares layers)")
     ] = 3
     layer_scale: types.LayerScale = 1.0
     lr: types.LearningRate = 0.0011111111111111111
@@ -229,7 +229,7 @@ class InvariantSubspacesSettings(_LowRank):
     layer_scales: Annotated[
         types.LayerScales,
         Field(min_length=2),
-        types.Allowed("a list of at least two finite numbers above 0, because the chapter compares layers"),
+        types.Allowed("a list of at least two finite numbers above 0 (the chapter compares layers)"),
     ] = (0.5, 1.0, 1.5)
     smaller_layer_scales: types.Positives = Field(
         (1e-1, 1e-2, 1e-3), description="scales of the initial factors in small starts"
@@ -238,7 +238,7 @@ class InvariantSubspacesSettings(_LowRank):
     weight_decay: Annotated[
         types.WeightDecay,
         Field(gt=0),
-        types.Allowed("a finite number above 0, because the chapter compares runs without and with weight decay"),
+        types.Allowed("a finite number above 0 (the chapter compares runs without and with weight decay)"),
     ] = 1.0
     observed_share: types.ObservedShare = 0.3
     epsilons: types.Epsilons = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -334,7 +334,7 @@ class WidthAndDepthSettings(_LowRank, _Computed):
         types.Different[Annotated[types.Count, Field(ge=2)]],
         Field(min_length=2),
         types.Allowed(
-            "a list of two different whole numbers of at least 2, because the chapter compares a shallow and a deep one"
+            "a list of two different whole numbers of at least 2 (the chapter compares a shallow and a deep one)"
         ),
         Field(description="numbers of factors"),
     ] = (2, 3)
@@ -369,9 +369,9 @@ class WidthAndDepthSettings(_LowRank, _Computed):
                 f"{len(self.lrs)} lrs were given for {len(self.depths)} depths: give one for each, in turn."
             )
         _rank_bounds_fit(self, "rank_bounds", "rank", "d")
-        _rank_bounds_fit(self, "larger_rank_bounds", "rank", "d")
         if list(self.rank_bounds) != sorted(self.rank_bounds) or min(self.larger_rank_bounds) <= self.rank_bounds[-1]:
             raise InputError("rank_bounds must rise, and larger_rank_bounds must be larger than all of them.")
+        _rank_bounds_fit(self, "larger_rank_bounds", "rank", "d")
 
 
 class GradientFlowFastSettings(_Figure1):
@@ -430,7 +430,7 @@ def _at_most(p: Parameters, name: str, limit: str) -> None:
     value, most = getattr(p, name), getattr(p, limit)
     if value > most:
         raise InputError(
-            f"{name} = {value} is not allowed with {limit} = {most}: {name} must be at most {limit}, "
+            f"{name} = {brief(value)} is not allowed with {limit} = {most}: {name} must be at most {limit}, "
             f"so lower it or raise {limit}."
         )
 
@@ -453,7 +453,7 @@ def _counts_at_most(p: Parameters, name: str, most: int, there: str, size: str) 
     for n in _several(getattr(p, name)):
         if n > most:
             raise InputError(
-                f"{name} has {n}, but {there}: {name} must be at most {most}, so lower it or raise {size}."
+                f"{name} has {brief(n)}, but {there}: {name} must be at most {most}, so lower it or raise {size}."
             )
 
 
