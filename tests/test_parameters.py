@@ -255,7 +255,7 @@ def test_a_value_that_is_not_allowed_is_one_sentence(name, word):
             "two different finite numbers above 0, the first and the",
         ),
         ("10", "transition_times", (1.0, 2.0), [2.0, 2.0], "such as [86.0, 106.0]."),
-        ("11", "depths", (3, 2), [1, 3], "depths must be a list of two different whole numbers of at least 2 (the"),
+        ("11", "depths", (3, 2), [1, 3], "depths must be a list of two or more different whole numbers of at least 2"),
         ("11", "depths", (3, 2), [3], "depths = [3] is not allowed"),
     ],
 )

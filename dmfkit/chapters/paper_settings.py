@@ -334,7 +334,7 @@ class WidthAndDepthSettings(_LowRank, _Computed):
         types.Different[Annotated[types.Count, Field(ge=2)]],
         Field(min_length=2),
         types.Allowed(
-            "a list of two different whole numbers of at least 2 (the chapter compares a shallow and a deep one)"
+            "a list of two or more different whole numbers of at least 2 (the chapter compares shallow and deep)"
         ),
         Field(description="numbers of factors"),
     ] = (2, 3)
