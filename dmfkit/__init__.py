@@ -5,7 +5,8 @@ The book's chapters use what is listed here; everything else is machinery.
 
 from dmfkit.chapters.claims import Difference, Erratum, claim, not_testable
 from dmfkit.chapters.outputs import Origin, hand_over
-from dmfkit.chapters.settings import Parameters, read_parameters
+from dmfkit.chapters.parameters import Parameters
+from dmfkit.chapters.settings import read_parameters
 from dmfkit.errors import InputError
 from dmfkit.experiments.cluster import cluster
 from dmfkit.experiments.nuclear_norms import NuclearNorm, nuclear_norm_solutions

@@ -6,7 +6,9 @@ import nbformat
 import pytest
 
 from bookbuild.outputs import strip
-from dmfkit.chapters.settings import literals, paper_settings
+from bookbuild.project import declared_parameters
+from dmfkit.chapters.paper_settings import CHAPTERS as MODELS
+from dmfkit.chapters.settings import OWN_PARAMETERS_CELL, PARAMETERS_CELL, literals
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -42,9 +44,23 @@ def test_code_cells_are_short(notebook):
     assert {name: length for name, length in lengths.items() if length > LONGEST_CELL} == {}
 
 
+def test_every_chapter_has_a_model_of_its_parameters():
+    assert list(MODELS) == [path.stem for path in CHAPTERS]
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_the_parameters_cell_holds_what_the_package_knows_as_the_papers_settings(path):
+def test_the_parameters_cell_holds_the_settings_of_the_chapters_model(path):
     cells = nbformat.read(path, as_version=4).cells
     (cell,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    # On failure, copy the cell's values into dmfkit/chapters/paper_settings.json, or mend the cell.
-    assert literals(cell.source) == paper_settings(path.stem)
+    model = MODELS[path.stem]
+    # On failure, mend the cell or the model's defaults in dmfkit/chapters/paper_settings.py.
+    assert {name: as_tuple(value) for name, value in literals(cell.source).items()} == {
+        name: field.default for name, field in model.model_fields.items()
+    }
+    assert cell.source.startswith(PARAMETERS_CELL if model.has_paper else OWN_PARAMETERS_CELL)
+    # The cell as papermill sees it: it does not look for names on a line whose comment has a sign of equality.
+    assert set(declared_parameters(path)) == set(model.model_fields)
+
+
+def as_tuple(value):
+    return tuple(map(as_tuple, value)) if isinstance(value, list) else value

@@ -14,8 +14,8 @@ from typing import Any
 import nbformat
 import yaml
 
-from dmfkit.chapters.allowed_values import VOCABULARY
-from dmfkit.chapters.settings import check_names, check_together, check_value, is_chapter, literals, read_text
+from dmfkit.chapters.paper_settings import CHAPTERS
+from dmfkit.chapters.settings import literals, model_of_cell
 from dmfkit.errors import InputError, brief
 from dmfkit.experiments.store import NUMERICS
 from dmfkit.problems.matrix_files import read_bytes
@@ -180,15 +180,18 @@ def make_plan(notebook: Path, chosen: ParameterSets, preset: Mapping[str, Any]) 
     """
     cells = _read_cells(notebook)
     own = _own_settings(notebook, cells)
-    base, runs = _checked(preset, own, notebook), list[PlannedRun]()
-    sources = [cell.source for cell in cells]
+    is_chapter = notebook.stem in CHAPTERS
+    model = CHAPTERS[notebook.stem] if is_chapter else model_of_cell(own)
+    runs, sources = list[PlannedRun](), [cell.source for cell in cells]
     for number, given in enumerate(chosen.sets, start=1):
         try:
-            values = _checked(given, own, notebook)
-            files = _check_all({**own, **base, **values}, notebook)
+            # Of a chapter the whole set is checked together; what a reader's own notebook holds is the reader's affair.
+            checked = model.read({**(own if is_chapter else {}), **preset, **given}, notebook.stem)
+            files = _hashes(checked.files, notebook)
         except InputError as error:
             raise InputError(f"Parameter set {number} ({label(given)}): {error}") from error
-        injected = {**base, **values}
+        injected = {name: _lists(checked.values[name]) for name in {**preset, **given}}
+        values = {name: injected[name] for name in given}
         content = {"numerics": NUMERICS, "sources": sources, "values": injected, "files": files}
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         words = re.sub(r"[^\w.+-]+", "-", label(dict(sorted(values.items())))).strip("-")[:60]
@@ -200,7 +203,10 @@ def make_plan(notebook: Path, chosen: ParameterSets, preset: Mapping[str, Any]) 
                 f"Parameter sets {names.index(name) + 1} and {number} are the same ({label(runs[number - 1].given)}): "
                 "give every set once."
             )
-    axes = {name: tuple(_value(name, one, own[name]) for one in values) for name, values in chosen.axes.items()}
+    axes = {
+        name: tuple({json.dumps(run.given[name]): run.given[name] for run in runs}.values()) for name in chosen.axes
+    }
+    base = {name: next((run.injected[name] for run in runs if name not in run.given), preset[name]) for name in preset}
     return Plan(notebook, own, base, axes, tuple(runs))
 
 
@@ -224,27 +230,11 @@ def _own_settings(notebook: Path, cells: list[Any]) -> dict[str, Any]:
     return literals(tagged[0].source)
 
 
-def _checked(given: Mapping[str, Any], own: Mapping[str, Any], notebook: Path) -> dict[str, Any]:
-    """Return values as papermill can inject them: numbers are numbers, lists are lists."""
-    check_names(given, own, notebook.stem)
-    return {name: _value(name, value, own[name]) for name, value in given.items()}
-
-
-def _value(name: str, value: Any, own: Any) -> Any:
-    if name not in VOCABULARY:
-        return value if isinstance(own, str) else _lists(read_text(value))
-    return _lists(check_value(name, value))
-
-
 def _lists(value: Any) -> Any:
     return [_lists(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def _check_all(values: Mapping[str, Any], notebook: Path) -> dict[str, str]:
-    """Check the values that a run will have against each other, and return the hashes of the files that they name."""
-    if is_chapter(notebook.stem):
-        check_together({name: check_value(name, value) for name, value in values.items()})
-    files = {name: value for name, value in values.items() if value and name in VOCABULARY and VOCABULARY[name].is_file}
+def _hashes(files: Mapping[str, str], notebook: Path) -> dict[str, str]:
     # A kernel's paths begin at the notebook's folder.
     return {
         name: hashlib.sha256(read_bytes(notebook.parent / Path(value).expanduser())).hexdigest()
