@@ -14,7 +14,7 @@ from dmfkit.gradients.compiled import CompiledEvaluator
 from dmfkit.gradients.entries import EntrywiseEvaluator, SparseEvaluator
 from dmfkit.gradients.evaluator import BaseEvaluator
 from dmfkit.gradients.tensors import Evaluator
-from dmfkit.linalg.backend import Spread, serially
+from dmfkit.linalg.backend import ParallelMap, serial_map
 from dmfkit.problems.losses import FullObservation, MatrixCompletion, Problem
 from dmfkit.problems.sparse_completion import SparseCompletion
 
@@ -161,7 +161,7 @@ class Execution:
         """Whether so many steps take longer than handing them to threads."""
         return steps * self.work >= 2 * PART_WORK
 
-    def evaluator(self, parallel_map: Spread[Any] = serially) -> BaseEvaluator:
+    def evaluator(self, parallel_map: ParallelMap[Any] = serial_map) -> BaseEvaluator:
         """Make an evaluator, for one thread at a time.
 
         `parallel_map` calls a function for several numbers; entries and blocks of rows are shared among threads by it.

@@ -4,7 +4,7 @@ NumPy's wheels bring OpenBLAS, which multiplies small matrices with AVX-512 on e
 bring MKL, which does so on Intel's processors only. NumPy also multiplies every matrix of a batch by itself, so that a
 run's numbers do not depend on the batch it is in.
 
-Calling a function for several numbers: one after the other here, side by side where `cores` has threads for it.
+Calling a function for several numbers: one after the other here, side by side where `Workers` has threads for it.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ def _pieces(length: int) -> int:
 
 Made = TypeVar("Made")
 # Calls a function for the numbers from 0 up to another; returns what it gave, in their order.
-Spread = Callable[[Callable[[int], Made], int], list[Made]]
+ParallelMap = Callable[[Callable[[int], Made], int], list[Made]]
 
 
-def serially(function: Callable[[int], Made], number: int) -> list[Made]:
+def serial_map(function: Callable[[int], Made], number: int) -> list[Made]:
     """Call a function for the numbers from 0 up to `number`, one after the other."""
     return [function(each) for each in range(number)]

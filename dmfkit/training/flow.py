@@ -55,6 +55,7 @@ class Flow:
     # A run has a step of its own, so nothing is gained when those that are left are divided anew.
     stays_in_batch: ClassVar[bool] = True
     dtype: ClassVar[str] = "float64"
+    factor_rates: ClassVar[tuple[float, ...]] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.rtol < 1:

@@ -67,9 +67,10 @@ def flow_steps(problem: Problem, start: Factorization, settings: Flow) -> FlowSt
         while training.running:
             training.advance()
             attempts += 1
-            if training.running and training.t[0] > times[-1]:
-                times.append(float(training.t[0]))
-                radii.append(float(training.radius[0]))
+            now = training.steering
+            if training.running and now.t[0] > times[-1]:
+                times.append(float(now.t[0]))
+                radii.append(float(now.radius[0]))
     result = training.result()
     sizes, with_margin = np.diff(times), np.array(radii)
     return FlowSteps(

@@ -59,6 +59,10 @@ class Method(Protocol):
     def dtype(self) -> str:
         """Name of the precision in which a sweep trains."""
 
+    @property
+    def factor_rates(self) -> tuple[float, ...]:
+        """Multipliers of the speed of ``W_1 .. W_N`` where no others are given; empty means all one."""
+
     def until(self, moment: float) -> Method:
         """The same, with runs that end at this moment at the latest."""
 
@@ -236,7 +240,7 @@ def check(
     """Raise `InputError` if these cannot be trained together; see `train`."""
     if start.shape != problem.shape:
         raise InputError(f"the factorization gives {start.shape} matrices, but the problem asks for {problem.shape}.")
-    check_factor_rates(factor_rates or getattr(method, "factor_rates", ()), start.depth)
+    check_factor_rates(factor_rates or method.factor_rates, start.depth)
     for name, values in (per_run or {}).items():
         if len(values) != start.n_runs:
             raise InputError(f"{len(values)} values of {name} were given for {start.n_runs} runs: give one per run.")
