@@ -57,6 +57,7 @@ class CompiledEvaluator(BaseEvaluator):
             scale=problem.gradient_scale,
         )
         self._edges = _edges(widths)
+        self._paces: dict[tuple[float, ...], loops.Pace] = {}
         self._state: NDArray[np.floating[Any]] | None = None
 
     def squares(self, state: Tensor) -> Tensor:
@@ -126,10 +127,13 @@ class CompiledEvaluator(BaseEvaluator):
         return tensor.numpy()
 
     def _pace(self, factor_rates: tuple[float, ...]) -> loops.Pace:
-        """The parts of a state that move at one rate."""
-        if len(set(factor_rates)) <= 1:  # one pass over all factors
-            return loops.Pace(self._edges[[0, -1]], np.array(factor_rates[:1] or (1.0,), dtype=float))
-        return loops.Pace(self._edges, np.array(factor_rates, dtype=float))
+        """The parts of a state that move at one rate; made once, for it is asked for at every step."""
+        if factor_rates not in self._paces:
+            edges, multipliers = self._edges, factor_rates
+            if len(set(factor_rates)) <= 1:  # one pass over all factors
+                edges, multipliers = self._edges[[0, -1]], factor_rates[:1] or (1.0,)
+            self._paces[factor_rates] = loops.Pace(edges, np.array(multipliers, dtype=float))
+        return self._paces[factor_rates]
 
 
 def _edges(widths: tuple[int, ...]) -> NDArray[np.int64]:
