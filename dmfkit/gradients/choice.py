@@ -49,9 +49,9 @@ class Kernel(Enum):
     Attributes
     ----------
     ENTRIES
-        Entry by entry: for problems that keep their entries alone, and for sparse completion by narrow factors.
+        Entry by entry: for problems that keep their entries alone, and for sparse completion by low-rank factors.
     BLOCKS
-        In blocks of rows: for large matrices with narrow factors.
+        In blocks of rows: for large matrices with low-rank factors.
     LOOPS
         As a whole, one run after the other, by compiled loops.
     TENSORS

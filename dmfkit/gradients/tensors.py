@@ -11,7 +11,7 @@ from torch import Tensor
 from dmfkit.factorizations.factorization import split_factors
 from dmfkit.gradients.evaluator import BaseEvaluator
 from dmfkit.gradients.plan import Multiplication, Place, product_plan
-from dmfkit.linalg.backend import TURN, Operand, Products, products_for
+from dmfkit.linalg.backend import TRANSPOSE_FROM, Operand, Products, products_for
 from dmfkit.problems.losses import Problem
 
 # Operands of so many batches are remembered: descent has one pair of tensors, the flow a few, for each number of runs.
@@ -63,7 +63,7 @@ class Chain:
             for place in sorted(own)
         }
         sizes = [rows * columns for rows, columns in (self._plan.shape(step.right) for step in self._plan.backward)]
-        size = n_runs * max(sizes, default=0) if self._by.turns else 0
+        size = n_runs * max(sizes, default=0) if self._by.transposes else 0
         self._workspace = torch.empty(size, device=like.device, dtype=like.dtype)  # for transposed operands
         self._remembered: dict[tuple[int, int, int], tuple[list[_Step], list[_Step]]] = {}
 
@@ -128,7 +128,7 @@ class Chain:
             if step.right == given:
                 return _Step(left, None, operand(tensor(step.target)), None)
             right = tensor(step.right)
-            if self._by.turns and right.stride(-1) > 1 and right[0].numel() >= TURN:
+            if self._by.transposes and right.stride(-1) > 1 and right[0].numel() >= TRANSPOSE_FROM:
                 copy = self._workspace[: right.numel()].view(right.shape)
                 return _Step(left, operand(copy), operand(tensor(step.target)), operand(right))
             return _Step(left, operand(right), operand(tensor(step.target)), None)

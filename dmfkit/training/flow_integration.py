@@ -120,6 +120,15 @@ class FlowTraining:
     workers : Workers
     settings : Flow
     factor_rates : sequence of float
+        Multipliers of the speed of ``W_1 .. W_N``; empty means all one.
+
+    Attributes
+    ----------
+    y, f : Tensor of shape (k, n_parameters)
+        States, and right-hand sides there.
+    sums : Tensor of shape (k,)
+        Sums of squared residuals there.
+    steering : Steering
     """
 
     def __init__(self, runs: ActiveRuns, workers: Workers, settings: Flow, factor_rates: Sequence[float]) -> None:

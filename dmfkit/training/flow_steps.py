@@ -15,7 +15,7 @@ from dmfkit.problems.losses import Problem
 from dmfkit.training.chebyshev import stages_for
 from dmfkit.training.flow import Flow
 from dmfkit.training.flow_integration import RADIUS_MARGIN
-from dmfkit.training.loop import ActiveRuns, check
+from dmfkit.training.loop import ActiveRuns, check_inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ def flow_steps(problem: Problem, start: Factorization, settings: Flow) -> FlowSt
     """
     if start.n_runs != 1:
         raise InputError(f"{start.n_runs} runs were given: give one at a time.")
-    check(problem, start, settings)
+    check_inputs(problem, start, settings)
     times, radii, attempts = [0.0], [], 0
     with Workers(execution_for(problem, start.widths, 1)) as workers, workers.library_threads():
         training = settings.start(ActiveRuns(problem, start), workers)

@@ -213,7 +213,7 @@ def train(
     InputError
         If the shapes of problem and factorization differ, or rates do not match runs or factors.
     """
-    check(problem, start, method, factor_rates, per_run)
+    check_inputs(problem, start, method, factor_rates, per_run)
     record = record or Record()
     counted = replace(record, on_end=_one_at_a_time(record.on_end))
     with Workers(execution_for(problem, start.widths, start.n_runs)) as workers, workers.library_threads():
@@ -230,7 +230,7 @@ def train(
         return joined(workers.map(to_the_end, _slices(start.n_runs, number)))
 
 
-def check(
+def check_inputs(
     problem: Problem,
     start: Factorization,
     method: Method,

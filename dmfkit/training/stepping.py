@@ -11,7 +11,7 @@ from dmfkit.factorizations.factorization import Factorization
 from dmfkit.gradients.choice import BLOCK_STEPS, execution_for
 from dmfkit.gradients.threads import Workers
 from dmfkit.problems.losses import Problem
-from dmfkit.training.loop import ActiveRuns, Method, Training, check
+from dmfkit.training.loop import ActiveRuns, Method, Training, check_inputs
 from dmfkit.training.result import Status
 
 
@@ -71,7 +71,7 @@ def watch(
     """
     if start.n_runs != 1:
         raise InputError(f"{start.n_runs} runs were given: one run at a time can be watched.")
-    check(problem, start, method, factor_rates)
+    check_inputs(problem, start, method, factor_rates)
     return _watched(problem, start, method, factor_rates, seconds)
 
 
