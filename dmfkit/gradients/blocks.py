@@ -8,7 +8,7 @@ Loss and gradient through two thin matrices: the last factor, and the product of
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from itertools import pairwise
 from typing import Any
 
@@ -19,13 +19,14 @@ from torch import Tensor
 
 from dmfkit.factorizations.factorization import split_factors
 from dmfkit.gradients import compiled_loops as loops
+from dmfkit.gradients.evaluator import BaseEvaluator
 from dmfkit.gradients.tensors import Chain
 from dmfkit.linalg import compiled_loops as entries
-from dmfkit.linalg.backend import Products, Spread, serially
+from dmfkit.linalg.backend import ParallelMap, Products, serial_map
 from dmfkit.problems.losses import FullObservation, MatrixCompletion, Problem
 
 
-class ThinEvaluator(ABC):
+class ThinEvaluator(BaseEvaluator):
     """Evaluation that never keeps the product matrix ``W = A B``, ``A`` the last factor, ``B`` the others' product.
 
     With ``R`` the residual, what is needed of it are ``R B^T``, the gradient of ``A``, and ``A^T R``, which goes on to
@@ -80,7 +81,7 @@ class BlockwiseEvaluator(ThinEvaluator):
     problem : MatrixCompletion or FullObservation
     widths : tuple of int
     n_runs : int
-    spread : Spread
+    parallel_map : ParallelMap
         Calls a function for several numbers, side by side or one after the other.
     """
 
@@ -89,10 +90,10 @@ class BlockwiseEvaluator(ThinEvaluator):
         problem: MatrixCompletion | FullObservation,
         widths: tuple[int, ...],
         n_runs: int,
-        spread: Spread[Any] = serially,
+        parallel_map: ParallelMap[Any] = serial_map,
     ) -> None:
         super().__init__(problem, widths, n_runs)
-        self._spread, self._observed = spread, problem.values_or_nan.numpy()
+        self._parallel_map, self._observed = parallel_map, problem.values_or_nan.numpy()
         n_rows, n_columns = self._observed.shape
         n_blocks = -(-n_rows * n_columns // BLOCK)
         # A group has two blocks or more.
@@ -114,7 +115,7 @@ class BlockwiseEvaluator(ThinEvaluator):
             self._spare.append(room)
             return square
 
-        return torch.as_tensor(sum(self._spread(of_group, len(self._groups))), dtype=last.dtype)
+        return torch.as_tensor(sum(self._parallel_map(of_group, len(self._groups))), dtype=last.dtype)
 
     def _square_and_gradients(self, last: Tensor, inner: Tensor, to_last: Tensor, to_inner: Tensor) -> Tensor:
         left, right, to_left = last.numpy(), inner.numpy(), to_last.numpy()
@@ -128,7 +129,7 @@ class BlockwiseEvaluator(ThinEvaluator):
             self._spare.append(room)
             return square
 
-        square = sum(self._spread(of_group, len(self._groups)))
+        square = sum(self._parallel_map(of_group, len(self._groups)))
         entries.add_up(totals)
         np.multiply(totals[0], self.gradient_scale, out=to_inner.numpy())
         if self.gradient_scale != 1.0:

@@ -13,7 +13,8 @@ from torch import Tensor
 from dmfkit.errors import InputError
 from dmfkit.factorizations.factorization import Factorization, split_factors
 from dmfkit.gradients.blocks import ThinEvaluator
-from dmfkit.linalg.backend import Products, Spread, serially
+from dmfkit.gradients.evaluator import BaseEvaluator
+from dmfkit.linalg.backend import ParallelMap, Products, serial_map
 from dmfkit.linalg.sampled_products import HostProducts, sampled_products
 from dmfkit.problems.losses import MatrixCompletion
 from dmfkit.problems.sparse_completion import SparseCompletion
@@ -27,14 +28,14 @@ class EntrywiseEvaluator(ThinEvaluator):
         problem: MatrixCompletion,
         widths: tuple[int, ...],
         n_runs: int,
-        spread: Spread[Any] = serially,
+        parallel_map: ParallelMap[Any] = serial_map,
         *,
         products: Products | None = None,
     ) -> None:
         super().__init__(problem, widths, n_runs, products=products)
         rows, columns = problem.mask.nonzero(as_tuple=True)
         self._sampled = HostProducts(
-            rows.int(), columns.int(), problem.values[rows, columns], (problem.shape[0], problem.shape[1]), spread
+            rows.int(), columns.int(), problem.values[rows, columns], (problem.shape[0], problem.shape[1]), parallel_map
         )
 
         self._no_core = torch.eye(widths[-2], dtype=problem.dtype)
@@ -50,7 +51,7 @@ class EntrywiseEvaluator(ThinEvaluator):
         return square
 
 
-class SparseEvaluator:
+class SparseEvaluator(BaseEvaluator):
     """Evaluation that forms nothing larger than the factors and the observed entries.
 
     With ``U`` the last factor, ``V^T`` the first and ``C`` the product of the others, ``W = U C V^T``. The residual
@@ -64,12 +65,14 @@ class SparseEvaluator:
         For a single factor, which would be a matrix of full size.
     """
 
-    def __init__(self, problem: SparseCompletion, widths: tuple[int, ...], spread: Spread[Any] = serially) -> None:
+    def __init__(
+        self, problem: SparseCompletion, widths: tuple[int, ...], parallel_map: ParallelMap[Any] = serial_map
+    ) -> None:
         if len(widths) < 3:
             raise InputError("depth = 1 is not allowed for a SparseCompletion: its one factor is the matrix itself.")
         self.problem, self.widths = problem, widths
         self.gradient_scale = problem.gradient_scale
-        self._products = sampled_products(problem.rows, problem.columns, problem.values, problem.size, spread)
+        self._products = sampled_products(problem.rows, problem.columns, problem.values, problem.size, parallel_map)
 
     def squares(self, state: Tensor) -> Tensor:
         """Sum of squared residuals, ``(runs,)``, without the gradient."""

@@ -4,7 +4,7 @@ NumPy's wheels bring OpenBLAS, which multiplies small matrices with AVX-512 on e
 bring MKL, which does so on Intel's processors only. NumPy also multiplies every matrix of a batch by itself, so that a
 run's numbers do not depend on the batch it is in.
 
-Calling a function for several numbers: one after the other here, side by side where `cores` has threads for it.
+Calling a function for several numbers: one after the other here, side by side where `Workers` has threads for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Operand = Any
 # From this many entries on, a second operand that is stored by columns is first copied row by row: OpenBLAS's kernels
 # for small matrices are a third slower on it (25 us against 2.5 + 16 at 100 x 100), while tiny products cost no more
 # than the copy.
-TURN = 2500
+TRANSPOSE_FROM = 2500
 # OpenBLAS's inner products wait for a second thread above this length, which takes longer than they do.
 ONE_THREAD = 10_000
 
@@ -31,17 +31,17 @@ ONE_THREAD = 10_000
 class Products(NamedTuple):
     """A library's batched product ``multiply(left, right, out=target)``, and how it sees a tensor.
 
-    `turns` says whether second operands that are stored by columns are copied first.
+    `transposes` says whether second operands that are stored by columns are copied first.
     """
 
     multiply: Callable[..., object]
     operand: Callable[[Tensor], Operand]
     tensor: Callable[[Operand], Tensor]
-    turns: bool
+    transposes: bool
 
 
-BY_NUMPY = Products(np.matmul, Tensor.numpy, torch.from_numpy, turns=True)
-BY_TORCH = Products(torch.bmm, lambda tensor: tensor, lambda operand: operand, turns=False)
+BY_NUMPY = Products(np.matmul, Tensor.numpy, torch.from_numpy, transposes=True)
+BY_TORCH = Products(torch.bmm, lambda tensor: tensor, lambda operand: operand, transposes=False)
 
 
 def products_for(device: torch.device) -> Products:
@@ -75,9 +75,9 @@ def _pieces(length: int) -> int:
 
 Made = TypeVar("Made")
 # Calls a function for the numbers from 0 up to another; returns what it gave, in their order.
-Spread = Callable[[Callable[[int], Made], int], list[Made]]
+ParallelMap = Callable[[Callable[[int], Made], int], list[Made]]
 
 
-def serially(function: Callable[[int], Made], number: int) -> list[Made]:
+def serial_map(function: Callable[[int], Made], number: int) -> list[Made]:
     """Call a function for the numbers from 0 up to `number`, one after the other."""
     return [function(each) for each in range(number)]

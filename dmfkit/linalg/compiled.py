@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-# Numba multiplies with SciPy's BLAS, and would load it at the first product: too late for `cores` to set its threads.
+# Numba multiplies with SciPy's BLAS, and would load it at the first product: too late for `Workers` to set its threads.
 import scipy.linalg.cython_blas  # noqa: F401
 from numba import njit
 from numpy.typing import NDArray

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dmfkit.linalg import compiled_loops as loops
-from dmfkit.linalg.backend import Spread, serially
+from dmfkit.linalg.backend import ParallelMap, serial_map
 
 # Rows are gone through in at most so many groups, whatever the number of threads, so that it changes no last digit.
 MOST_GROUPS = 8
@@ -39,11 +39,11 @@ class SampledProducts(Protocol):
 
 
 def sampled_products(
-    rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int], spread: Spread[Any] = serially
+    rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int], parallel_map: ParallelMap[Any] = serial_map
 ) -> SampledProducts:
     """Products for entries in the order of rows, then columns, where they are kept."""
     if values.device.type == "cpu":
-        return HostProducts(rows, columns, values, shape, spread)
+        return HostProducts(rows, columns, values, shape, parallel_map)
     return DeviceProducts(rows, columns, values, shape)
 
 
@@ -77,15 +77,20 @@ class HostProducts:
     """
 
     def __init__(
-        self, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int], spread: Spread[Any] = serially
+        self,
+        rows: Tensor,
+        columns: Tensor,
+        values: Tensor,
+        shape: tuple[int, int],
+        parallel_map: ParallelMap[Any] = serial_map,
     ) -> None:
         self._entries = row_starts(rows, shape[0]).numpy(), columns.numpy(), values.numpy()
-        self._shape, self._spread = shape, spread
+        self._shape, self._parallel_map = shape, parallel_map
         self._sums = np.empty((0, 0, 0))
 
     def square(self, left: Tensor, core: Tensor, right: Tensor) -> Tensor:
         matrices, edges = (left.numpy(), core.numpy(), right.numpy()), self._edges(right.shape[1])
-        squares = self._spread(
+        squares = self._parallel_map(
             lambda group: loops.square(*matrices, *self._entries, edges[group], edges[group + 1]),
             len(edges) - 1,
         )
@@ -104,7 +109,7 @@ class HostProducts:
             sums = out, cores[group], self._sums[group]
             return loops.square_and_gradients(*matrices, *self._entries, edges[group], edges[group + 1], scale, *sums)
 
-        square = sum(self._spread(of_group, n_groups))
+        square = sum(self._parallel_map(of_group, n_groups))
         loops.add_up(self._sums)
         np.sum(cores, axis=0, out=to_core.numpy())
         return torch.as_tensor(square, dtype=left.dtype), torch.from_numpy(self._sums[0])
