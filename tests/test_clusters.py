@@ -1,10 +1,11 @@
-"""Sweeps on a Dask cluster: the same bits as in one process, and nothing lost when processes die or are interrupted.
+"""Sweeps on executors: the same bits as in one process, and nothing lost when processes die or are interrupted.
 
 Workers, clients and signals are real; every wait is bounded.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
@@ -13,8 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from dmfkit import CompletionTask, Descent, Flow, InputError, Loss, RelativeError, Start, Store, cluster, sweep
-from dmfkit.experiments.cluster import check_software, noticed_interrupts, software
+from dmfkit.experiments.cluster import check_software, completed, software
 from dmfkit.experiments.store import content_hash, read
 
 distributed = pytest.importorskip("distributed")
@@ -31,14 +31,23 @@ distributed = pytest.importorskip("distributed")
 SMALL = CompletionTask(d=8, rank=2, n_observed=45, data_seed=3)
 MIXED = {"depth": (2, 3), "n_observed": (40, 50), "seed": (0, 1, 2)}
 SCRIPT = f"""
+import signal
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from dmfkit import Store, cluster
-from test_clusters import twelve
-with cluster(workers=1) as executor:
-    twelve(Store(Path(sys.argv[1])), executor)
+from test_clusters import twelve, processes
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with (cluster(workers=1) if sys.argv[1] == "dask" else processes(1)) as executor:
+        twelve(Store(Path(sys.argv[2])), executor)
 """
+
+
+def processes(count):
+    """Processes of the standard library, as *Many runs, many machines* advises to make them."""
+    spawning = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(count, spawning, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def twelve(store=None, executor=None):
@@ -97,9 +106,9 @@ def count_batches(monkeypatch) -> list[list[int]]:
     trained = []
     original = sys.modules["dmfkit.experiments.sweeps"]._train
 
-    def counting(plan, indices, *rest):
-        trained.append(indices)
-        return original(plan, indices, *rest)
+    def counting(plan, batch, *rest):
+        trained.append(batch.indices)
+        return original(plan, batch, *rest)
 
     monkeypatch.setattr("dmfkit.experiments.sweeps._train", counting)
     return trained
@@ -123,16 +132,37 @@ def test_a_cluster_gives_the_same_bits(executor, method, tmp_path, monkeypatch):
     assert all(item.values.flags.writeable for item in together.data_vars.values())
 
 
-def test_functions_run_on_the_workers_with_the_threads_that_were_asked_for(executor):
-    found = dict(executor.run(os.getpid, dict.fromkeys(range(8), ())))
+@pytest.mark.parametrize(
+    ("name", "opened"),
+    [
+        ("ProcessPoolExecutor", lambda _: processes(2)),
+        ("ThreadPoolExecutor", lambda _: ThreadPoolExecutor(2)),
+        ("ClientExecutor", lambda dask: dask.client.get_executor()),
+    ],
+)
+def test_any_executor_gives_the_same_bits(executor, name, opened):
+    options = {"record": (Loss(),), "record_at": (0, 1), "runs_per_batch": 2, **MIXED}
+    alone = sweep(SMALL, Start(init_scale=0.3), Flow(), **options)
+    with opened(executor) as other:
+        together = sweep(SMALL, Start(init_scale=0.3), Flow(), executor=other, **options)
+    assert content_hash(together) == content_hash(alone)
+    assert together.attrs["executor"] == name
+    assert together.attrs["device"].startswith("CPU (1 thread, ")
+
+
+def test_calls_run_on_the_workers_with_the_threads_that_were_asked_for(executor):
+    found = dict(completed(executor, os.getpid, dict.fromkeys(range(8), ())))
     assert sorted(found) == list(range(8))
     assert os.getpid() not in found.values()
     # The same scheduler, as others find it.
     address = executor.client.scheduler_info()["address"]
     for threads in (2, 1):
         with cluster(address, threads=threads, timeout=20) as other:
-            assert dict(other.run(torch.get_num_threads, {"here": ()})) == {"here": threads}
+            assert dict(completed(other, torch.get_num_threads, {"here": ()})) == {"here": threads}
+            assert other.submit(torch.get_num_threads).result(60) == threads
             assert other.description == f"Dask, scheduler {address}"
+    with pytest.raises(InputError, match=r"takes no calls .*open another one"):
+        list(completed(other, abs, {"late": (-1,)}))
 
 
 def test_what_a_batch_raises_is_raised_here(executor):
@@ -140,105 +170,102 @@ def test_what_a_batch_raises_is_raised_here(executor):
         sweep(SMALL, Start(), Flow(), executor=executor, device="tpu", seed=(0, 1))
 
 
-def test_an_interrupted_sweep_stops_its_workers_and_goes_on_later(executor, tmp_path, monkeypatch):
-    executor.client.wait_for_workers(2, timeout=60)
-    before = executor.client.run(os.getpid)
-    short, endless = 50, 10**9
-    options = {"store": Store(tmp_path), "runs_per_batch": 1, "seed": (0,)}
-    start, method = Start(init_scale=1e-9), Descent(lr=1e-9, stop=0.0)
-    write = sys.modules["dmfkit.experiments.sweeps"].write
+def test_an_interrupted_sweep_begins_no_further_batch_and_goes_on_later(executor, tmp_path, monkeypatch):
+    write = sys.modules["dmfkit.experiments.experiment"].write
 
     def interrupted(path, part):
         write(path, part)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dmfkit.experiments.sweeps.write", interrupted)
+        patch.setattr("dmfkit.experiments.experiment.write", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            sweep(SMALL, start, method, executor=executor, max_steps=(short, endless, endless + 1), **options)
-    # Nothing else could end the other two.
-    wait_until(lambda: not any(executor.client.run(running_tasks).values()))
-    assert executor.client.run(os.getpid) == before
+            twelve(Store(tmp_path), executor)
+    # The scheduler has forgotten what was waiting, and what had begun ends by itself.
+    wait_until(lambda: not any(executor.client.processing().values()))
     assert [len(read(path)["run"]) for path in parts(tmp_path)] == [1]
-    assert dict(executor.run(abs, {"after": (-1,)})) == {"after": 1}
+    assert dict(completed(executor, abs, {"after": (-1,)})) == {"after": 1}
 
 
-class Marked:
-    """Something that a weak reference can see end."""
+def test_an_interrupt_ends_the_workers_of_this_machine_whatever_they_do():
+    workers = []
+
+    def interrupted():
+        with cluster(workers=1) as opened:
+            workers.extend(opened.client.run(os.getpid).values())
+            with closing(completed(opened, time.sleep, {"quick": (0,), "endless": (10**6,)})) as results:
+                assert next(results) == ("quick", None)
+                wait_until(lambda: any(opened.client.processing().values()))
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert workers
+    wait_until(lambda: not any(psutil.pid_exists(worker) for worker in workers))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_that_python_drops_is_noticed(executor):
-    before = signal.getsignal(signal.SIGINT)
-    marked = Marked()
-    # What is raised in such a callback is dropped.
-    reference = weakref.ref(marked, lambda _: os.kill(os.getpid(), signal.SIGINT))
-    with closing(executor.run(abs, {number: (number,) for number in range(4)})) as results:
-        next(results)
-        del marked
-        assert reference() is None
-        with pytest.raises(KeyboardInterrupt):
-            next(results)
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_interrupts_belong_to_the_main_thread():
-    with ThreadPoolExecutor(1) as pool:
-        assert not pool.submit(lambda: noticed_interrupts().__enter__().is_set()).result()
-
-
-def running_tasks(dask_worker):
-    return len(dask_worker.active_threads)
-
-
-def test_ctrl_c_and_sigkill_leave_whole_parts_and_no_process(sequential, tmp_path, monkeypatch):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    sent = {tmp_path / "interrupted": signal.SIGINT, tmp_path / "killed": signal.SIGKILL}
-    clients = {
-        folder: subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(folder)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        for folder in sent
-    }
-    family = []
-    for folder, client in clients.items():
-        wait_until(lambda folder=folder, client=client: parts(folder) or client.poll() is not None, 240)
-        family += psutil.Process(client.pid).children(recursive=True)
-        # Ctrl-C goes to the workers, too.
-        (os.killpg if sent[folder] == signal.SIGINT else os.kill)(client.pid, sent[folder])
-    for folder, client in clients.items():
-        _, errors = client.communicate(timeout=120)
-        assert client.returncode == -sent[folder], errors
-        assert sent[folder] == signal.SIGKILL or errors.rstrip().endswith("KeyboardInterrupt")
+@pytest.mark.parametrize(
+    ("kind", "sent"), [("dask", signal.SIGINT), ("dask", signal.SIGKILL), ("processes", signal.SIGINT)]
+)
+def test_ctrl_c_and_sigkill_leave_whole_parts_and_no_process(kind, sent, sequential, tmp_path, monkeypatch):
+    script, folder = tmp_path / "script.py", tmp_path / "results"
+    script.write_text(SCRIPT)
+    client = subprocess.Popen(
+        [sys.executable, str(script), kind, str(folder)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until(lambda: parts(folder) or client.poll() is not None, 240)
+    family = psutil.Process(client.pid).children(recursive=True)
+    # Ctrl-C goes to the workers, too.
+    (os.killpg if sent == signal.SIGINT else os.kill)(client.pid, sent)
+    _, errors = client.communicate(timeout=120)
+    assert client.returncode == -sent, errors
+    # Processes of the standard library print their own tracebacks.
+    assert sent == signal.SIGKILL or "KeyboardInterrupt" in errors
+    assert kind == "processes" or sent == signal.SIGKILL or errors.rstrip().endswith("KeyboardInterrupt")
     assert family
     wait_until(lambda: not any(process.is_running() and process.status() != "zombie" for process in family))
-    for folder in sent:
-        kept = [path for path in parts(folder) if not path.name.startswith(".")]
-        assert 1 <= len(kept) < 12
-        for path in kept:
-            read(path)
-        if sent[folder] == signal.SIGINT:
-            assert kept == parts(folder)
-        with monkeypatch.context() as patch:
-            trained = count_batches(patch)
-            resumed = twelve(Store(folder))
-        assert len(trained) == 12 - len(kept)
-        assert content_hash(resumed) == content_hash(sequential)
+    kept = [path for path in parts(folder) if not path.name.startswith(".")]
+    assert 1 <= len(kept) < 12
+    for path in kept:
+        read(path)
+    if sent == signal.SIGINT:
+        assert kept == parts(folder)
+    with monkeypatch.context() as patch:
+        trained = count_batches(patch)
+        resumed = twelve(Store(folder))
+    assert len(trained) == 12 - len(kept)
+    assert content_hash(resumed) == content_hash(sequential)
 
 
 def test_workers_with_other_software_are_refused(executor):
     executor.client.wait_for_workers(2, timeout=60)
-    other = next(iter(executor.client.run(os.getpid)))
-    executor.client.run(set_numerics, 999, workers=[other])
+    executor.client.run(set_numerics, 999)
     try:
-        with pytest.raises(InputError, match=rf"{other} has other software.*numerics 999 instead of"):
+        with pytest.raises(InputError, match=r"a worker on .* has other software.*numerics 999 instead of"):
             sweep(SMALL, Start(), Flow(), executor=executor, seed=(0, 1))
     finally:
-        executor.client.run(set_numerics, software()["numerics"], workers=[other])
+        executor.client.run(set_numerics, software()["numerics"])
+
+
+def test_a_scheduler_with_other_software_is_refused(executor, monkeypatch):
+    # It runs in this process, so it says what the patch says.
+    monkeypatch.setattr(executor.client, "run_on_scheduler", lambda function: {**function(), "torch": "0.1"})
+    with pytest.raises(InputError, match=r"the scheduler has other software.*torch 0.1 instead of"):
+        cluster(executor.client)
+    assert executor.client.status == "running"
+
+
+def test_a_worker_without_what_a_call_needs_is_said(executor):
+    with pytest.raises(InputError, match=r"other software than this process.*No module named 'absent_here'"):
+        list(completed(executor, absent, {"one": ()}))
+
+
+def absent():
+    import absent_here  # noqa: F401
 
 
 def set_numerics(version):
@@ -273,7 +300,39 @@ def test_a_batch_whose_worker_is_killed_is_trained_again(executor, sequential, t
 def test_a_task_that_kills_every_worker_ends_in_one_sentence(executor, monkeypatch):
     monkeypatch.setattr(executor.client.cluster.scheduler, "allowed_failures", 0)
     with pytest.raises(InputError, match=r"workers died 1 times in a row.*more memory.*run again"):
-        list(executor.run(os._exit, {"deadly": (1,)}))
+        list(completed(executor, os._exit, {"deadly": (1,)}))
+
+
+def test_a_process_of_the_standard_library_that_dies_ends_in_one_sentence(tmp_path):
+    with (
+        processes(1) as pool,
+        pytest.raises(InputError, match=r"worker process died .*BrokenProcessPool.*more memory.*run again"),
+    ):
+        list(completed(pool, os._exit, {"deadly": (1,)}))
+
+
+def test_a_scheduler_that_goes_away_ends_in_one_sentence():
+    def dask(what, *arguments):
+        command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *arguments]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    scheduler = dask("scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
+    started = [scheduler]
+    try:
+        address = next(found[0] for line in scheduler.stderr if (found := re.search(r"tcp://[\d.]+:\d+", line)))
+        started.append(dask("worker", address, "--nthreads", "1", "--no-dashboard"))
+        with (
+            cluster(address, timeout=60) as opened,
+            closing(completed(opened, time.sleep, {"quick": (0,), "endless": (10**6,)})) as results,
+        ):
+            assert next(results) == ("quick", None)
+            scheduler.kill()
+            with pytest.raises(InputError, match=r"lost the connection to its scheduler.*run again"):
+                next(results)
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
 
 
 @pytest.mark.parametrize("name", ["dmfkit", "numerics", "torch", "numpy"])
@@ -281,8 +340,6 @@ def test_every_part_of_the_software_counts(name):
     check_software(software(), software(), "worker")
     with pytest.raises(InputError, match=f"{name} other instead of"):
         check_software(software(), {**software(), name: "other"}, "worker")
-    with pytest.raises(InputError, match="No module named"):
-        check_software(software(), ModuleNotFoundError("No module named 'dmfkit'"), "worker")
 
 
 def test_the_recipe_for_one_machine_works_as_it_stands(tmp_path):
@@ -303,10 +360,8 @@ def test_the_recipe_for_one_machine_works_as_it_stands(tmp_path):
 
 def test_a_cluster_without_workers_is_given_up():
     with distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as empty:
-        with cluster(empty, timeout=0.5) as opened:
-            assert opened.description == "Dask, LocalCluster"
-            with pytest.raises(InputError, match=r"no worker for 0.5 s"):
-                sweep(SMALL, Start(), Flow(), executor=opened, seed=(0,))
+        with pytest.raises(InputError, match=r"no worker for 0.5 s \(Dask, LocalCluster\)"):
+            cluster(empty, timeout=0.5)
         assert empty.status == distributed.Status.running
 
 
@@ -318,7 +373,7 @@ def test_nobody_answers():
 
 
 def test_a_wrong_address_is_not_waited_for_as_long_as_workers_are(monkeypatch):
-    monkeypatch.setattr("dmfkit.experiments.cluster.ANSWER", 0.5)
+    monkeypatch.setattr("dmfkit.experiments.cluster.ANSWER_SECONDS", 0.5)
     with pytest.raises(InputError, match=r"no Dask scheduler .* within 0.5 s"):
         cluster("tcp://127.0.0.1:1")
 
@@ -342,8 +397,8 @@ def test_impossible_clusters_are_refused(arguments, words):
         cluster(**{"timeout": 5.0, **arguments})
 
 
-def test_a_sweep_wants_an_executor_of_ours():
-    with pytest.raises(InputError, match=r"executor = 'tcp://.*dm\.cluster"):
+def test_a_sweep_wants_an_executor():
+    with pytest.raises(InputError, match=r"executor = 'tcp://.*concurrent\.futures\.Executor.*dm\.cluster"):
         sweep(SMALL, Start(), Flow(), executor="tcp://127.0.0.1:8786", seed=(0,))
 
 

@@ -86,7 +86,7 @@ def test_a_grid_has_the_results_of_this_machine_and_a_failure_its_cell(executor,
 
 def test_a_worker_that_does_not_see_the_folder_uses_one_of_its_own(tmp_path):
     notebook = written(tmp_path / "notebooks", NAMES)
-    done = execute(notebook.read_text(), "own.ipynb", {"d": 2}, str(tmp_path / "nowhere"), 1)
+    done = execute(notebook.read_text(), "own.ipynb", {"d": 2}, str(tmp_path / "nowhere"))
     assert done.return_code == 0, done.log
     values = [output.data for cell in nbformat.reads(done.notebook, 4).cells for output in cell.get("outputs", [])]
     results = [

@@ -37,8 +37,8 @@ from dmfkit import (
     open_store,
     sweep,
 )
+from dmfkit.experiments.experiment import choose_device
 from dmfkit.experiments.store import content_hash, read
-from dmfkit.experiments.sweeps import choose_device
 
 SMALL = CompletionTask(d=8, rank=2, n_observed=45, data_seed=3)
 SCRIPT = """
@@ -176,18 +176,18 @@ def test_finished_parts_are_not_computed_again(tmp_path, monkeypatch):
     trained = []
     original = sys.modules["dmfkit.experiments.sweeps"]._train
 
-    def stopping(plan, indices, *rest):
+    def stopping(plan, batch, *rest):
         if len(trained) == 2:
             raise KeyboardInterrupt
-        trained.append(indices)
-        return original(plan, indices, *rest)
+        trained.append(batch.indices)
+        return original(plan, batch, *rest)
 
     monkeypatch.setattr("dmfkit.experiments.sweeps._train", stopping)
     with pytest.raises(KeyboardInterrupt):
         sweep(SMALL, Start(init_scale=0.3), Flow(), **options)
     trained.clear()
     sweep(SMALL, Start(init_scale=0.3), Flow(), **options)
-    assert trained == [[2]]
+    assert trained == [(2,)]
 
 
 def test_a_damaged_stored_result_is_named_not_used(tmp_path):

@@ -12,10 +12,9 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,41 +103,6 @@ class Store:
     def parts(self, name: str, key: str) -> Path:
         """Folder for the finished parts of an unfinished result."""
         return self.working / f"{file_name(name, key)}.parts"
-
-
-def find_or_compute(
-    store: Store | None, name: str, key: str, compute: Callable[[Path | None], xr.Dataset], *, recompute: bool
-) -> xr.Dataset:
-    """Return the stored result of this name and key, or compute and store it.
-
-    Parameters
-    ----------
-    store : Store or None
-        Without one nothing is looked for and nothing is kept.
-    name, key : str
-    compute : function
-        Computes the result; gets the folder for finished parts, or ``None``.
-    recompute : bool
-        Compute anew even if there is a stored result.
-
-    Returns
-    -------
-    xarray.Dataset
-        With the attributes ``key`` and ``loaded_from_store``.
-    """
-    if store is None:
-        return compute(None).assign_attrs(key=key, loaded_from_store=0)
-    if not recompute and (found := store.find(name, key)) is not None:
-        return found.assign_attrs(loaded_from_store=1)
-    with store.lock(name, key):
-        # Another process may have computed it while this one waited.
-        if not recompute and (found := store.find(name, key)) is not None:
-            return found.assign_attrs(loaded_from_store=1)
-        parts = store.parts(name, key)
-        dataset = compute(parts)
-        store.write(name, key, dataset)
-        shutil.rmtree(parts, ignore_errors=True)
-    return dataset.assign_attrs(key=key, loaded_from_store=0)
 
 
 def open_store(results: str = "") -> Store:

@@ -19,7 +19,7 @@ from dmfkit.factorizations.factorization import Factorization, full_widths
 from dmfkit.factorizations.initialisation import initialise, orthogonal_factors
 from dmfkit.linalg.orthogonal import FastLayers, fast_layers
 from dmfkit.problems.losses import FullObservation, Problem
-from dmfkit.problems.tasks import ADDED_LATER
+from dmfkit.values import ADDED_LATER, plain_value
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class AnyStart(Protocol):
         """Make the initial factors, on the problem's device and in its precision."""
 
 
+@plain_value
 @dataclass(frozen=True)
 class Start:
     """Depth and initial factors.
@@ -103,6 +104,7 @@ class Start:
         return Beginning(problem, made)
 
 
+@plain_value
 @dataclass(frozen=True)
 class OrthogonalStart:
     """Scaled orthogonal factors (Yaras et al. 2023, Section 2); narrow hidden layers are semi-orthogonal.
@@ -174,6 +176,7 @@ class OrthogonalStart:
         return Beginning(problem, self.full(problem))
 
 
+@plain_value
 @dataclass(frozen=True)
 class CompressedStart:
     """The compressed factorization, Eq (5) of Yaras et al. (2023), of an orthogonal start at full width.

@@ -20,6 +20,7 @@ from dmfkit.errors import InputError
 from dmfkit.linalg.svd_paths import SignedSVD
 from dmfkit.theory.end_to_end import product_velocity
 from dmfkit.training.recorders import Snapshot
+from dmfkit.values import plain_value
 
 
 def depth_factor(values: Tensor, depth: int) -> Tensor:
@@ -115,6 +116,7 @@ def _check(exponent: float) -> None:
         )
 
 
+@plain_value
 @dataclass(frozen=True)
 class SingularValueSpeeds:
     """The `count` largest singular values and two velocities of each, and how unbalanced the factors are.

@@ -18,11 +18,13 @@ from dmfkit.training.descent_batch import Batch, Rule, StepRule
 from dmfkit.training.flow import check_factor_rates, largest_stable_lr
 from dmfkit.training.recorders import Log, Recorder
 from dmfkit.training.result import Result, Status, allocate
+from dmfkit.values import plain_value
 
 # Where a run diverged, the largest stable learning rate is measured from a state this many steps back, or fewer.
 BACK = 50
 
 
+@plain_value
 @dataclass(frozen=True)
 class Descent:
     """Settings of gradient descent.

@@ -27,6 +27,7 @@ from dmfkit.problems.losses import Normalisation, Problem, check_stop
 from dmfkit.training.chebyshev import STAGE_FACTOR, chebyshev_step, stage_weights, stages_for
 from dmfkit.training.recorders import Log, Recorder
 from dmfkit.training.result import Result, Status, allocate, joined
+from dmfkit.values import plain_value
 
 MAX_STAGES = 400
 # Accepted steps after which the spectral radius is estimated anew (a rejected step asks for it at once).
@@ -37,6 +38,7 @@ RADIUS_ACCURACY = 0.02
 RADIUS_ITERATIONS = 50
 
 
+@plain_value
 @dataclass(frozen=True)
 class Flow:
     """Settings of the gradient flow.
