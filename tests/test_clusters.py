@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -23,7 +24,7 @@ import pytest
 import torch
 
 from dmfkit import CompletionTask, Descent, Flow, InputError, Loss, RelativeError, Start, Store, cluster, sweep
-from dmfkit.experiments.cluster import check_software, completed, software
+from dmfkit.experiments.cluster import check_software, completed, noticed_interrupts, software
 from dmfkit.experiments.store import content_hash, read
 
 distributed = pytest.importorskip("distributed")
@@ -79,9 +80,28 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def executor():
-    with cluster(workers=2) as opened:
+def client():
+    with (
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",
+            env=dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+        ) as started,
+        distributed.Client(started, set_as_default=False) as opened,
+    ):
         yield opened
+
+
+@pytest.fixture
+def executor(client):
+    with cluster(client) as opened:
+        yield opened
+
+
+def entered(*arguments, **options):
+    with cluster(*arguments, **options):
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +145,7 @@ def test_a_cluster_gives_the_same_bits(executor, method, tmp_path, monkeypatch):
     assert together.attrs["total_evaluations"] == alone.attrs["total_evaluations"]
     assert (tmp_path / "progress").read_text() == "sweep 12/12\n"
     assert alone.attrs["executor"] == "this process"
-    assert together.attrs["executor"] == "Dask, 2 workers on this machine"
+    assert together.attrs["executor"] == "Dask, LocalCluster"
     assert together.attrs["device"].startswith("CPU (1 thread, ")
     # Stored under the same key as without a cluster, and the caller may change what was returned.
     assert sweep(SMALL, Start(init_scale=0.3), method, store=store, **options).attrs["loaded_from_store"] == 1
@@ -137,29 +157,28 @@ def test_a_cluster_gives_the_same_bits(executor, method, tmp_path, monkeypatch):
     [
         ("ProcessPoolExecutor", lambda _: processes(2)),
         ("ThreadPoolExecutor", lambda _: ThreadPoolExecutor(2)),
-        ("ClientExecutor", lambda dask: dask.client.get_executor()),
+        ("ClientExecutor", lambda client: client.get_executor()),
     ],
 )
-def test_any_executor_gives_the_same_bits(executor, name, opened):
+def test_any_executor_gives_the_same_bits(client, name, opened):
     options = {"record": (Loss(),), "record_at": (0, 1), "runs_per_batch": 2, **MIXED}
     alone = sweep(SMALL, Start(init_scale=0.3), Flow(), **options)
-    with opened(executor) as other:
+    with opened(client) as other:
         together = sweep(SMALL, Start(init_scale=0.3), Flow(), executor=other, **options)
     assert content_hash(together) == content_hash(alone)
     assert together.attrs["executor"] == name
     assert together.attrs["device"].startswith("CPU (1 thread, ")
 
 
-def test_calls_run_on_the_workers_with_the_threads_that_were_asked_for(executor):
+def test_calls_run_on_the_workers_with_the_threads_that_were_asked_for(client, executor):
     found = dict(completed(executor, os.getpid, dict.fromkeys(range(8), ())))
     assert sorted(found) == list(range(8))
     assert os.getpid() not in found.values()
     # The same scheduler, as others find it.
-    address = executor.client.scheduler_info()["address"]
+    address = client.scheduler_info()["address"]
     for threads in (2, 1):
         with cluster(address, threads=threads, timeout=20) as other:
             assert dict(completed(other, torch.get_num_threads, {"here": ()})) == {"here": threads}
-            assert other.submit(torch.get_num_threads).result(60) == threads
             assert other.description == f"Dask, scheduler {address}"
     with pytest.raises(InputError, match=r"takes no calls .*open another one"):
         list(completed(other, abs, {"late": (-1,)}))
@@ -170,7 +189,7 @@ def test_what_a_batch_raises_is_raised_here(executor):
         sweep(SMALL, Start(), Flow(), executor=executor, device="tpu", seed=(0, 1))
 
 
-def test_an_interrupted_sweep_begins_no_further_batch_and_goes_on_later(executor, tmp_path, monkeypatch):
+def test_an_interrupted_sweep_begins_no_further_batch_and_goes_on_later(client, executor, tmp_path, monkeypatch):
     write = sys.modules["dmfkit.experiments.experiment"].write
 
     def interrupted(path, part):
@@ -182,26 +201,70 @@ def test_an_interrupted_sweep_begins_no_further_batch_and_goes_on_later(executor
         with pytest.raises(KeyboardInterrupt):
             twelve(Store(tmp_path), executor)
     # The scheduler has forgotten what was waiting, and what had begun ends by itself.
-    wait_until(lambda: not any(executor.client.processing().values()))
+    wait_until(lambda: not any(client.processing().values()))
     assert [len(read(path)["run"]) for path in parts(tmp_path)] == [1]
     assert dict(completed(executor, abs, {"after": (-1,)})) == {"after": 1}
 
 
-def test_an_interrupt_ends_the_workers_of_this_machine_whatever_they_do():
-    workers = []
+class Marked:
+    """Something that a weak reference can see end."""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["this process", "executor"])
+def test_an_interrupt_that_python_drops_while_a_batch_is_written_ends_the_sweep(
+    elsewhere, executor, tmp_path, monkeypatch
+):
+    write = sys.modules["dmfkit.experiments.experiment"].write
+
+    def interrupted(path, part):
+        write(path, part)
+        marked = Marked()
+        # What is raised in such a callback is dropped.
+        reference = weakref.ref(marked, lambda _: signal.raise_signal(signal.SIGINT))
+        del marked
+        assert reference() is None
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr("dmfkit.experiments.experiment.write", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                twelve(Store(tmp_path), executor if elsewhere else None)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(parts(tmp_path)) == 1
+
+
+def test_interrupts_belong_to_the_main_thread():
+    with ThreadPoolExecutor(1) as pool:
+        assert not pool.submit(lambda: noticed_interrupts().__enter__().is_set()).result()
+
+
+def test_an_interrupt_ends_the_workers_of_this_machine_whatever_they_do(tmp_path):
+    flag = tmp_path / "worker"
 
     def interrupted():
-        with cluster(workers=1) as opened:
-            workers.extend(opened.client.run(os.getpid).values())
-            with closing(completed(opened, time.sleep, {"quick": (0,), "endless": (10**6,)})) as results:
-                assert next(results) == ("quick", None)
-                wait_until(lambda: any(opened.client.processing().values()))
-                raise KeyboardInterrupt
+        with cluster(workers=1) as opened, closing(completed(opened, endless, {"endless": (flag,)})) as results:
+            threading.Thread(target=lambda: (wait_until(flag.exists), os.kill(os.getpid(), signal.SIGINT))).start()
+            next(results)
 
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert workers
-    wait_until(lambda: not any(psutil.pid_exists(worker) for worker in workers))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    wait_until(lambda: not psutil.pid_exists(int(flag.read_text())))
+
+
+def endless(flag):
+    """Say by whom, and never return."""
+    part = flag.with_suffix(".part")
+    part.write_text(str(os.getpid()))
+    part.rename(flag)
+    time.sleep(10**6)
 
 
 @pytest.mark.parametrize(
@@ -241,22 +304,22 @@ def test_ctrl_c_and_sigkill_leave_whole_parts_and_no_process(kind, sent, sequent
     assert content_hash(resumed) == content_hash(sequential)
 
 
-def test_workers_with_other_software_are_refused(executor):
-    executor.client.wait_for_workers(2, timeout=60)
-    executor.client.run(set_numerics, 999)
+def test_workers_with_other_software_are_refused(client, executor):
+    client.wait_for_workers(2, timeout=60)
+    client.run(set_numerics, 999)
     try:
         with pytest.raises(InputError, match=r"a worker on .* has other software.*numerics 999 instead of"):
             sweep(SMALL, Start(), Flow(), executor=executor, seed=(0, 1))
     finally:
-        executor.client.run(set_numerics, software()["numerics"])
+        client.run(set_numerics, software()["numerics"])
 
 
-def test_a_scheduler_with_other_software_is_refused(executor, monkeypatch):
+def test_a_scheduler_with_other_software_is_refused(client, executor, monkeypatch):
     # It runs in this process, so it says what the patch says.
-    monkeypatch.setattr(executor.client, "run_on_scheduler", lambda function: {**function(), "torch": "0.1"})
+    monkeypatch.setattr(client, "run_on_scheduler", lambda function: {**function(), "torch": "0.1"})
     with pytest.raises(InputError, match=r"the scheduler has other software.*torch 0.1 instead of"):
-        cluster(executor.client)
-    assert executor.client.status == "running"
+        entered(client)
+    assert client.status == "running"
 
 
 def test_a_worker_without_what_a_call_needs_is_said(executor):
@@ -274,14 +337,14 @@ def set_numerics(version):
     store.NUMERICS = version
 
 
-def test_a_batch_whose_worker_is_killed_is_trained_again(executor, sequential, tmp_path):
-    executor.client.wait_for_workers(2, timeout=60)
-    pids = executor.client.run(os.getpid)
+def test_a_batch_whose_worker_is_killed_is_trained_again(client, executor, sequential, tmp_path):
+    client.wait_for_workers(2, timeout=60)
+    pids = client.run(os.getpid)
     killed = []
 
     def kill():
         wait_until(lambda: parts(tmp_path), 120)
-        worker, _ = next(item for item in executor.client.processing().items() if item[1])
+        worker, _ = next(item for item in client.processing().items() if item[1])
         os.kill(pids[worker], signal.SIGKILL)
         killed.append(worker)
 
@@ -291,14 +354,14 @@ def test_a_batch_whose_worker_is_killed_is_trained_again(executor, sequential, t
     thread.join(60)
     (worker,) = killed
     # The scheduler's own notes: it died in the middle of a task.
-    gone = [event for _, event in executor.client.get_events("all") if event.get("action") == "remove-worker"]
+    gone = [event for _, event in client.get_events("all") if event.get("action") == "remove-worker"]
     assert [event["worker"] for event in gone if event["processing-tasks"]] == [worker]
     assert content_hash(found) == content_hash(sequential)
     assert not parts(tmp_path)
 
 
-def test_a_task_that_kills_every_worker_ends_in_one_sentence(executor, monkeypatch):
-    monkeypatch.setattr(executor.client.cluster.scheduler, "allowed_failures", 0)
+def test_a_task_that_kills_every_worker_ends_in_one_sentence(client, executor, monkeypatch):
+    monkeypatch.setattr(client.cluster.scheduler, "allowed_failures", 0)
     with pytest.raises(InputError, match=r"workers died 1 times in a row.*more memory.*run again"):
         list(completed(executor, os._exit, {"deadly": (1,)}))
 
@@ -342,11 +405,15 @@ def test_every_part_of_the_software_counts(name):
         check_software(software(), {**software(), name: "other"}, "worker")
 
 
-def test_the_recipe_for_one_machine_works_as_it_stands(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("local", "Dask, 2 workers on this machine"), ("processes", "ProcessPoolExecutor"), ("function", "[1, 2]")],
+)
+def test_the_recipes_for_one_machine_work_as_they_stand(name, said, tmp_path):
     page = (Path(__file__).parents[1] / "book" / "scale_out.md").read_text(encoding="utf-8")
-    code = re.search(r"^% tested: local\n\n```python\n(.*?)```", page, re.DOTALL | re.MULTILINE)[1]
+    code = re.search(rf"^% tested: {name}\n\n```python\n(.*?)```", page, re.DOTALL | re.MULTILINE)[1]
     smaller = code.replace("d=50, rank=3, n_observed=900", "d=12, rank=1, n_observed=90")
-    assert smaller != code
+    assert name == "function" or smaller != code
     (tmp_path / "recipe.py").write_text(smaller)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "recipe.py"]
@@ -354,14 +421,17 @@ def test_the_recipe_for_one_machine_works_as_it_stands(tmp_path):
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Dask, 2 workers on this machine on CPU (1 thread, " in done.stdout
+    if name == "function":
+        assert done.stdout == f"{said}\n"
+        return
+    assert f"{said} on CPU (1 thread, " in done.stdout
     assert [path.name.rpartition("-")[0] for path in (tmp_path / "results").glob("*.nc")] == ["my-sweep"]
 
 
 def test_a_cluster_without_workers_is_given_up():
     with distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as empty:
         with pytest.raises(InputError, match=r"no worker for 0.5 s \(Dask, LocalCluster\)"):
-            cluster(empty, timeout=0.5)
+            entered(empty, timeout=0.5)
         assert empty.status == distributed.Status.running
 
 
@@ -369,13 +439,13 @@ def test_nobody_answers():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for port in (silent.getsockname()[1], 1):
             with pytest.raises(InputError, match=rf"no Dask scheduler .*:{port}' within 0.5 s"):
-                cluster(f"tcp://127.0.0.1:{port}", timeout=0.5)
+                entered(f"tcp://127.0.0.1:{port}", timeout=0.5)
 
 
 def test_a_wrong_address_is_not_waited_for_as_long_as_workers_are(monkeypatch):
     monkeypatch.setattr("dmfkit.experiments.cluster.ANSWER_SECONDS", 0.5)
     with pytest.raises(InputError, match=r"no Dask scheduler .* within 0.5 s"):
-        cluster("tcp://127.0.0.1:1")
+        entered("tcp://127.0.0.1:1")
 
 
 @pytest.mark.parametrize(
@@ -394,7 +464,7 @@ def test_a_wrong_address_is_not_waited_for_as_long_as_workers_are(monkeypatch):
 )
 def test_impossible_clusters_are_refused(arguments, words):
     with pytest.raises(InputError, match=words):
-        cluster(**{"timeout": 5.0, **arguments})
+        entered(**{"timeout": 5.0, **arguments})
 
 
 def test_a_sweep_wants_an_executor():
@@ -405,4 +475,4 @@ def test_a_sweep_wants_an_executor():
 def test_without_dask_one_is_told_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(InputError, match="pip install distributed"):
-        cluster(workers=1)
+        entered(workers=1)

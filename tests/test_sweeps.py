@@ -240,6 +240,11 @@ def test_impossible_grids_are_refused_before_any_training(grid, words, monkeypat
         sweep(SMALL, Start(), Descent(), **grid)
 
 
+def test_a_batch_has_runs():
+    with pytest.raises(InputError, match="runs_per_batch = 0"):
+        sweep(SMALL, Start(), Flow(), runs_per_batch=0, seed=(0,))
+
+
 def test_moments_must_rise():
     with pytest.raises(InputError, match="rise strictly"):
         sweep(SMALL, Start(), Flow(), record=(Loss(),), record_at=(0.0, 1.0, 1.0))

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class Executed:
     log: str
 
 
-def on_cluster(open_executor: Callable[[int], Executor]) -> JobRunner:
+def on_cluster(open_executor: Callable[[int], AbstractContextManager[Executor]]) -> JobRunner:
     """Return a runner whose jobs are calls on an executor.
 
     A call carries the notebook's text and its parameters, and brings the executed notebook back; workers need no folder
@@ -56,8 +56,8 @@ def on_cluster(open_executor: Callable[[int], Executor]) -> JobRunner:
     Parameters
     ----------
     open_executor : callable
-        Gets the number of notebooks that are to be executed at the same time, where that is not the cluster's to say;
-        what it returns is shut down in the end.
+        Gets the number of notebooks that are to be executed at the same time, where that is not the cluster's to say,
+        and returns the executor as a context.
     """
 
     def run(jobs: Sequence[Job], at_once: int) -> Generator[Finished, None, None]:
@@ -76,7 +76,7 @@ def on_cluster(open_executor: Callable[[int], Executor]) -> JobRunner:
     return run
 
 
-def opener(where: str, jobs: int | None) -> Callable[[int], Executor]:
+def opener(where: str, jobs: int | None) -> Callable[[int], AbstractContextManager[Executor]]:
     """Return what opens the cluster that a command names.
 
     Parameters

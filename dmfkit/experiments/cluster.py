@@ -13,13 +13,15 @@ import logging
 import math
 import multiprocessing
 import platform
+import signal
 import sys
+import threading
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor, as_completed
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from types import TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -38,6 +40,30 @@ Returned = TypeVar("Returned")
 KEPT = "what was stored before is kept, so run again to go on from there."
 # Seconds for a scheduler's answer: one that runs gives it in a fraction of one.
 ANSWER_SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def noticed_interrupts() -> Iterator[threading.Event]:
+    """Give an event that is set by Ctrl-C, for loops to look at where the exception may have been dropped.
+
+    Python drops an exception that is raised within the callback of a weak reference, of which the libraries that write
+    results have many. Does nothing outside of the main thread, which alone is interrupted, and where interrupts are
+    ignored.
+    """
+    seen, before = threading.Event(), signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield seen
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        seen.set()
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def completed(
@@ -68,11 +94,12 @@ def completed(
         `function` raises is raised as it is.
     """
     futures: dict[Future[Returned], Name] = {}
+    threads = getattr(executor, "threads", None)
     try:
         with faults_in_one_sentence():
             for name, arguments in calls.items():
                 try:
-                    future = executor.submit(_call, software(), function, *arguments)
+                    future = executor.submit(_call, software(), threads, function, *arguments)
                 except RuntimeError as error:  # it was shut down, or a process of its own died
                     raise InputError(f"the executor takes no calls ({error}): open another one; {KEPT}") from None
                 futures[future] = name
@@ -85,9 +112,14 @@ def completed(
             future.cancel()
 
 
-def _call(expected: dict[str, Any], function: Callable[..., Returned], *arguments: Any) -> Returned:
-    """Call a function where a worker is, if the software there is what is expected."""
+def _call(
+    expected: dict[str, Any], threads: int | None, function: Callable[..., Returned], *arguments: Any
+) -> Returned:
+    """Call a function where a worker is, if the software there is what is expected, with so many threads of PyTorch."""
     check_software(expected, software(), f"a worker on {platform.node()}")
+    if threads is not None:
+        # Not set back afterwards: other threads of the worker may be computing.
+        torch.set_num_threads(threads)
     return function(*arguments)
 
 
@@ -165,78 +197,32 @@ def check_software(expected: dict[str, Any], found: dict[str, Any], where: str) 
         )
 
 
-class DaskExecutor(Executor):
-    """Dask's `Client.get_executor`, with what is needed to close it, and to say where and how results were computed.
-
-    Attributes
-    ----------
-    client : distributed.Client
-    description : str
-        What results say of where they were computed.
-    threads : int
-        Threads of PyTorch in each call.
-    """
-
-    def __init__(
-        self, client: Client, description: str, threads: int, owned: tuple[Client | Cluster, ...] = ()
-    ) -> None:
-        self.client, self.description, self.threads, self._owned = client, description, threads, owned
-        # Dask would take equal calls for the same one.
-        self._dask = client.get_executor(pure=False)
-
-    def submit(self, function: Callable[..., Returned], /, *args: Any, **kwargs: Any) -> Future[Returned]:
-        """Submit a call, as any executor does."""
-        future: Future[Returned] = self._dask.submit(_with_threads, self.threads, function, *args, **kwargs)
-        return future
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls, and close what was opened for this executor; a client that was given stays open.
-
-        Calls that have begun end with workers that are closed; others' workers finish them.
-        """
-        # A scheduler that is gone has no calls any more.
-        with contextlib.suppress(OSError, ValueError, asyncio.TimeoutError):
-            self._dask.shutdown(wait=wait and not cancel_futures)
-        for each in self._owned:
-            each.close()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.shutdown(wait=kind is None)
-
-
-def _with_threads(threads: int, function: Callable[..., Returned], *args: Any, **kwargs: Any) -> Returned:
-    # Not set back afterwards: other threads of the worker may be computing.
-    torch.set_num_threads(threads)
-    return function(*args, **kwargs)
-
-
+@contextlib.contextmanager
 def cluster(
     where: str | Client | Cluster | None = None,
     *,
     workers: int | None = None,
     threads: int = 1,
     timeout: float = 60.0,
-) -> DaskExecutor:
-    """Open Dask workers that `sweep` can compute on.
+) -> Iterator[Executor]:
+    """Open Dask workers that `sweep` can compute on; use it in a ``with`` block, whose end closes what was opened.
 
     Parameters
     ----------
     where : str, distributed.Client or cluster, optional
         Address of a Dask scheduler, such as ``"tcp://10.0.0.1:8786"``, or a Dask client or cluster, such as
-        dask-jobqueue's ``SLURMCluster``. Without one, workers are started on this machine.
+        dask-jobqueue's ``SLURMCluster``; those stay open. Without one, workers are started on this machine.
     workers : int, optional
         Processes to start on this machine; if not given, as many as fill its cores.
     threads : int
-        Threads of PyTorch in each call. Results are the same to the bit as those of a process with as many.
+        Threads of PyTorch in each batch. Results are the same to the bit as those of a process with as many.
     timeout : float
         Seconds to wait for the first worker, and, if it is less than ten, for the scheduler's answer.
 
-    Returns
-    -------
+    Yields
+    ------
     concurrent.futures.Executor
-        Use it in a ``with`` block, whose end closes it, or call its `shutdown`.
+        Dask's own, with the attributes ``description``, which results repeat, and ``threads``.
 
     Raises
     ------
@@ -254,47 +240,46 @@ def cluster(
             "an executor."
         ) from None
     _check(where, workers, threads, timeout)
-    if isinstance(where, distributed.Client) and not where.asynchronous:
-        opened = DaskExecutor(where, f"Dask, {type(where.cluster or where).__name__}", threads)
-    elif where is None:
-        count = workers or max(1, CPU_COUNT // threads)
-        started = _local(count, threads)
-        client = distributed.Client(started, timeout=timeout, set_as_default=False)
-        said = f"Dask, {count} worker{'s' if count > 1 else ''} on this machine"
-        opened = DaskExecutor(client, said, threads, (client, started))
-    elif isinstance(where, str | AnyCluster):
-        if isinstance(where, str):
+    with contextlib.ExitStack() as opened:
+        if where is None:
+            count = workers or max(1, CPU_COUNT // threads)
+            said = f"Dask, {count} worker{'s' if count > 1 else ''} on this machine"
+            client = opened.enter_context(_local(count, threads))
+        elif isinstance(where, distributed.Client) and not where.asynchronous:
+            client, said = where, f"Dask, {type(where.cluster or where).__name__}"
+        elif isinstance(where, AnyCluster):
+            client, said = where, f"Dask, {type(where).__name__}"
+        elif isinstance(where, str):
             _check_answer(where, min(timeout, ANSWER_SECONDS))
-        said = f"Dask, scheduler {where}" if isinstance(where, str) else f"Dask, {type(where).__name__}"
-        client = distributed.Client(where, timeout=timeout, set_as_default=False)
-        opened = DaskExecutor(client, said, threads, (client,))
-    else:
-        raise InputError(
-            f"where = {where!r} cannot be used: give a scheduler's address, such as 'tcp://10.0.0.1:8786', a Dask "
-            "client or cluster, or nothing for workers on this machine."
-        )
-    with contextlib.ExitStack() as undo:
-        undo.callback(opened.shutdown, wait=False)
-        _check_ready(opened, timeout)
-        undo.pop_all()
-    return opened
+            client, said = where, f"Dask, scheduler {where}"
+        else:
+            raise InputError(
+                f"where = {where!r} cannot be used: give a scheduler's address, such as 'tcp://10.0.0.1:8786', a Dask "
+                "client or cluster, or nothing for workers on this machine."
+            )
+        if not isinstance(client, distributed.Client):
+            client = opened.enter_context(distributed.Client(client, timeout=timeout, set_as_default=False))
+        _check_ready(client, said, timeout)
+        executor = client.get_executor(pure=False)  # else equal calls are one
+        executor.description, executor.threads = said, threads
+        yield executor
+        executor.shutdown()
 
 
-def _check_ready(opened: DaskExecutor, timeout: float) -> None:
+def _check_ready(client: Client, said: str, timeout: float) -> None:
     """Raise `InputError` unless there is a worker, and the scheduler, which reads calls too, has the same software.
 
     Workers may come later, and compare their software before every call.
     """
     with faults_in_one_sentence():
         try:
-            opened.client.wait_for_workers(1, timeout=timeout)
+            client.wait_for_workers(1, timeout=timeout)
         except asyncio.TimeoutError:
             raise InputError(
-                f"there was no worker for {timeout:g} s ({opened.description}): start workers, or give dm.cluster a "
-                "longer timeout."
+                f"there was no worker for {timeout:g} s ({said}): start workers, or give dm.cluster a longer timeout."
             ) from None
         try:
-            there = opened.client.run_on_scheduler(software)
+            there = client.run_on_scheduler(software)
         except AttributeError as error:
             raise ImportError(error) from None  # a package of this name, with other content
         check_software(software(), there, "the scheduler")

@@ -22,7 +22,7 @@ import torch
 import xarray as xr
 
 from dmfkit.errors import InputError
-from dmfkit.experiments.cluster import completed, description
+from dmfkit.experiments.cluster import completed, description, noticed_interrupts
 from dmfkit.experiments.progress import Progress
 from dmfkit.experiments.provenance import device_name, run_provenance
 from dmfkit.experiments.store import Store, read_part, specification_key, write
@@ -201,13 +201,15 @@ def _compute(
     }
     finished = {number: part for number, path in paths.items() if (part := read_part(path)) is not None}
     missing = {number: batch for number, batch in batches.items() if number not in finished}
-    with Progress(len(experiment.points), label) as progress:
+    with Progress(len(experiment.points), label) as progress, noticed_interrupts() as interrupted:
         progress.advance(sum(len(batches[number].indices) for number in finished))
         with contextlib.closing(_parts(experiment, missing, device, progress, executor)) as arriving:
             for number, part in arriving:
                 if (path := paths[number]) is not None:
                     write(path, part)
                 finished[number] = part
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
     parts = [finished[number] for number in batches]
     dataset = experiment.assemble(parts)
     return dataset.assign_attrs(

@@ -35,7 +35,7 @@ Clock = Callable[[], float]
 
 
 def step_seconds(
-    ways: Mapping[str, Steps], repeats: int, label: str, least_seconds: float = LEAST_SECONDS
+    candidates: Mapping[str, Steps], repeats: int, label: str, least_seconds: float = LEAST_SECONDS
 ) -> dict[str, NDArray[np.float64]]:
     """Seconds per step of several functions that take so many steps, once for every repetition.
 
@@ -44,7 +44,7 @@ def step_seconds(
 
     Parameters
     ----------
-    ways : mapping of str to callable
+    candidates : mapping of str to callable
         Each is called with a number of steps.
     repeats : int
     label : str
@@ -53,38 +53,38 @@ def step_seconds(
         What is added to the shorter of two calls takes about so long.
     """
     with Progress(repeats, label) as progress:
-        return _interleaved(ways, repeats, least_seconds, time.perf_counter, progress.advance)
+        return _interleaved(candidates, repeats, least_seconds, time.perf_counter, progress.advance)
 
 
 def _interleaved(
-    ways: Mapping[str, Steps], repeats: int, least: float, clock: Clock, on_end: Callable[[int], None] | None
+    candidates: Mapping[str, Steps], repeats: int, least: float, clock: Clock, on_end: Callable[[int], None] | None
 ) -> dict[str, NDArray[np.float64]]:
     short = 2
     counts = {}
-    for name, way in ways.items():
-        way(short)  # compiles, warms up
-        counts[name] = _enough(way, short, least, clock)
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    for name, steps in candidates.items():
+        steps(short)  # compiles, warms up
+        counts[name] = _enough(steps, short, least, clock)
+    found: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(repeats):
-        for name, way in ways.items():
-            longer = _seconds(way, short + counts[name], clock)
-            found[name].append((longer - _seconds(way, short, clock)) / counts[name])
+        for name, steps in candidates.items():
+            longer = _seconds(steps, short + counts[name], clock)
+            found[name].append((longer - _seconds(steps, short, clock)) / counts[name])
         if on_end is not None:
             on_end(1)
     return {name: np.array(values) for name, values in found.items()}
 
 
-def _enough(way: Steps, steps: int, least: float, clock: Clock) -> int:
+def _enough(take: Steps, steps: int, least: float, clock: Clock) -> int:
     """Steps that take that many seconds, roughly; found by longer and longer calls, since short ones say little."""
-    while (seconds := _seconds(way, steps, clock)) < least / 4:
+    while (seconds := _seconds(take, steps, clock)) < least / 4:
         steps *= 2
     return max(steps, math.ceil(steps * least / seconds)) if seconds < least else steps
 
 
-def _seconds(way: Steps, steps: int, clock: Clock) -> float:
+def _seconds(take: Steps, steps: int, clock: Clock) -> float:
     wait()
     began = clock()
-    way(steps)
+    take(steps)
     wait()
     return clock() - began
 
@@ -149,16 +149,16 @@ class StepTiming:
         """Time all starts; see `step_timings`."""
         began = self.clock()
         problem = problems.of(self.task, device, torch.float64)
-        begin_seconds, ways, taken, n_parameters = [], {}, dict[str, list[int]](), []
+        begin_seconds, candidates, taken, n_parameters = [], {}, dict[str, list[int]](), []
         for name, start in self.starts.items():
             before = self.clock()
             initial = start.begin(problem)
             wait()
             begin_seconds.append(self.clock() - before)
             taken[name] = []
-            ways[name] = partial(_train, initial, taken[name])
+            candidates[name] = partial(_train, initial, taken[name])
             n_parameters.append(initial.factorization.state.shape[1])
-        seconds = _interleaved(ways, len(batch.points), REPETITION_SECONDS, self.clock, on_end)
+        seconds = _interleaved(candidates, len(batch.points), REPETITION_SECONDS, self.clock, on_end)
         variables: dict[str, Any] = {
             "step_seconds": (("start", "repeat"), np.array(list(seconds.values()))),
             "begin_seconds": (("start",), begin_seconds),
@@ -214,8 +214,8 @@ def step_timings(
     return find_or_compute(timing, name or "timings", store=store, recompute=recompute, device=device)
 
 
-def _train(beginning: Beginning, taken: list[int], steps: int) -> None:
+def _train(initial: Beginning, taken: list[int], steps: int) -> None:
     """Take so many steps, and note it; the learning rate is small enough to change nothing."""
     taken.append(steps)
-    method = Descent(lr=1e-12, stop=0.0, max_steps=steps, factor_rates=beginning.factor_rates)
-    gradient_descent(beginning.problem, beginning.factorization, method)
+    method = Descent(lr=1e-12, stop=0.0, max_steps=steps, factor_rates=initial.factor_rates)
+    gradient_descent(initial.problem, initial.factorization, method)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5netcdf
 import numpy as np
 import xarray as xr
 from filelock import BaseFileLock, FileLock
@@ -177,6 +176,8 @@ def write(path: Path, dataset: xr.Dataset) -> None:
         If the folder cannot take the file, for example because the disk is full. Then there is no such file, or still
         the one of before.
     """
+    import h5netcdf  # takes a tenth of a second, which `import dmfkit` need not wait for
+
     dataset = dataset.assign_attrs(content_sha256=content_hash(dataset))
     numeric = {
         name: {"zlib": True, "complevel": 5} for name, item in dataset.data_vars.items() if item.dtype.kind in "fi"

@@ -78,6 +78,8 @@ class Sweep:
         check_grid(self.grid, known)
         if any(later <= earlier for earlier, later in itertools.pairwise(self.record_at)):
             raise InputError("record_at must rise strictly from one moment to the next.")
+        if self.runs_per_batch < 1:
+            raise InputError(f"runs_per_batch = {self.runs_per_batch} is not allowed: it must be at least 1.")
 
     @property
     def specification(self) -> dict[str, Any]:
