@@ -21,8 +21,10 @@ import xarray as xr
 
 from dmfkit import (
     CompletionTask,
+    CompressedStart,
     Descent,
     Flow,
+    FullObservationTask,
     InputError,
     Loss,
     RelativeError,
@@ -102,6 +104,13 @@ def test_matrices_of_different_sizes_stand_in_one_dataset():
     spectra = dataset["final_singular_value"].squeeze("n_observed")
     assert np.isnan(spectra.sel(d=6).values[6:]).all()
     assert np.isfinite(spectra.sel(d=8).values).all()
+
+
+def test_a_compressed_run_has_as_many_final_singular_values_as_its_matrix():
+    # What is trained is the projected problem, which is smaller.
+    task = FullObservationTask(d=20, rank=2, target="truncated")
+    dataset = sweep(task, CompressedStart(depth=2, rank_bound=2), Flow(stop=1e-2), seed=(0,))
+    assert dataset.sizes["final_index"] == 20
 
 
 def test_learning_rates_share_a_batch_and_diverged_runs_are_marked():

@@ -247,8 +247,9 @@ def _dataset(plan: Sweep, problem: Problem, initial: Factorization, result: Resu
         "final_mean_square": ((), result.mean_square),
     }
     end = snapshot_of(problem, result.factorization)
-    variables["final_nuclear_norm"] = ((), spectra.nuclear_norm(end.singular_values))
-    measured: list[Recorder] = [SingularValues(max(problem.shape)), EffectiveRank()]
+    values = end.singular_values
+    variables["final_nuclear_norm"] = ((), spectra.nuclear_norm(values))
+    measured: list[Recorder] = [SingularValues(values.shape[-1]), EffectiveRank()]
     measured += [RelativeError()] if end.relative_error is not None else []
     measured += [HeldOutError()] if end.held_out_rmse is not None else []
     for recorder in measured:
