@@ -15,7 +15,7 @@ from benchmarks import compression as compression_group
 from benchmarks.rows import Row, machine, table, write_json
 from dmfkit import CompletionTask, Start
 from dmfkit.errors import InputError
-from dmfkit.experiments.sweeps import choose_device
+from dmfkit.experiments.experiment import choose_device
 from dmfkit.problems.tasks import SparseCompletionTask
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

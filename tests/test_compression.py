@@ -39,9 +39,9 @@ from dmfkit import (
 )
 from dmfkit.factorizations.starts import InitialPoint
 from dmfkit.gradients.tensors import Evaluator
-from dmfkit.problems.tasks import key_values
 from dmfkit.theory import bounded_lr, compression_bound, compression_gap, middle_scales, monotone_lr, others_squared
 from dmfkit.training.recorders import target_bases
+from dmfkit.values import key_values
 
 STEPS = 500
 

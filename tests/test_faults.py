@@ -62,9 +62,9 @@ def trained(monkeypatch):
     batches = []
     original = sys.modules["dmfkit.experiments.sweeps"]._train
 
-    def counting(plan, indices, *rest):
-        batches.append(indices)
-        return original(plan, indices, *rest)
+    def counting(plan, batch, *rest):
+        batches.append(batch.indices)
+        return original(plan, batch, *rest)
 
     monkeypatch.setattr("dmfkit.experiments.sweeps._train", counting)
     return batches
@@ -103,7 +103,7 @@ def test_a_full_disk_ends_in_one_sentence_and_the_sweep_goes_on_once_there_is_ro
     (small_disk / "filler").unlink()
     trained.clear()
     resumed = recorded(store)
-    assert trained == [[index] for index in range(len(kept), 4)]
+    assert trained == [(index,) for index in range(len(kept), 4)]
     assert [path.suffix for path in (small_disk / "results").iterdir() if path.name != ".locks"] == [".nc"]
     assert content_hash(resumed) == content_hash(whole)
 
@@ -154,5 +154,5 @@ def test_a_damaged_part_is_said_and_trained_again(finished, whole, tmp_path, tra
         part.write_bytes(data[: len(data) // 2] if damage == "cut" else b"")
     with pytest.warns(UserWarning, match=rf"part {part.name} of an unfinished result is damaged"):
         resumed = recorded(Store(folder))
-    assert trained == [[2]]
+    assert trained == [(2,)]
     assert content_hash(resumed) == content_hash(whole)

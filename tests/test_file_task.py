@@ -15,7 +15,7 @@ from dmfkit.experiments.reproduce import plan_of, recompute_point
 from dmfkit.experiments.store import Store
 from dmfkit.nuclear_norm.operators import observations
 from dmfkit.problems.held_out import hold_out
-from dmfkit.problems.tasks import key_values
+from dmfkit.values import key_values
 from tools.example_matrix import example_matrix
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dmfkit.experiments.reproduce import _KINDS
 from dmfkit.factorizations.factorization import Factorization
 from dmfkit.factorizations.initialisation import initialise
 from dmfkit.problems.held_out import HeldOutCompletion
@@ -17,6 +16,7 @@ from dmfkit.theory.singular_values import SingularValueSpeeds
 from dmfkit.training import recorders as record
 from dmfkit.training.recorders import FrameCoordinates, FrameGeometry, HeldOutError
 from dmfkit.training.snapshot import Snapshot
+from dmfkit.values import _KINDS
 
 # By which power of the matrix's scale a quantity grows.
 POWERS = {

@@ -77,7 +77,7 @@ def test_a_part_of_an_older_version_says_nothing_of_the_processor(tmp_path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dmfkit.experiments.sweeps.write", interrupted)
+        patch.setattr("dmfkit.experiments.experiment.write", interrupted)
         with pytest.raises(KeyboardInterrupt):
             sweep(SMALL, Start(init_scale=0.3), Flow(), **options)
     resumed = sweep(SMALL, Start(init_scale=0.3), Flow(), **options)

@@ -64,15 +64,18 @@ def sets(folder, values):
 
 
 @pytest.fixture(scope="module")
-def executor():
-    with cluster(workers=2) as opened:
+def client():
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as started,
+        distributed.Client(started, set_as_default=False) as opened,
+    ):
         yield opened
 
 
-def test_a_grid_has_the_results_of_this_machine_and_a_failure_its_cell(executor, tmp_path):
+def test_a_grid_has_the_results_of_this_machine_and_a_failure_its_cell(client, tmp_path):
     notebook = written(tmp_path / "notebooks", NAMES)
     (notebook.parent / "beside.txt").write_text("7")
-    runner = on_cluster(lambda _: cluster(executor.client))
+    runner = on_cluster(lambda _: cluster(client))
     with pytest.raises(RerunError, match=r"d = 3[\s\S]*id work[\s\S]*three is not liked") as remote:
         rerun(Layout(tmp_path, tmp_path / "far"), notebook, sets(tmp_path, [2, 3]), run_jobs=runner)
     with pytest.raises(RerunError) as local:
@@ -83,12 +86,12 @@ def test_a_grid_has_the_results_of_this_machine_and_a_failure_its_cell(executor,
         assert found["square"].values.tolist()[0] == 4.0
         assert found["found"].values.tolist()[0] == 7.0
     assert far.drop_vars("wall_seconds").equals(near.drop_vars("wall_seconds"))
-    assert executor.client.nthreads(), "a cluster that was given stays open"
+    assert client.nthreads(), "a cluster that was given stays open"
 
 
 def test_a_worker_that_does_not_see_the_folder_uses_one_of_its_own(tmp_path):
     notebook = written(tmp_path / "notebooks", NAMES)
-    done = execute(notebook.read_text(), "own.ipynb", {"d": 2}, str(tmp_path / "nowhere"), 1)
+    done = execute(notebook.read_text(), "own.ipynb", {"d": 2}, str(tmp_path / "nowhere"))
     assert done.return_code == 0, done.log
     values = [output.data for cell in nbformat.reads(done.notebook, 4).cells for output in cell.get("outputs", [])]
     results = [
@@ -97,7 +100,7 @@ def test_a_worker_that_does_not_see_the_folder_uses_one_of_its_own(tmp_path):
     assert {one["name"]: one["values"] for one in results} == {"square": [4.0], "found": [-1.0]}
 
 
-def test_a_notebook_whose_worker_is_killed_is_executed_again(executor, tmp_path):
+def test_a_notebook_whose_worker_is_killed_is_executed_again(client, tmp_path):
     notebook = written(tmp_path / "notebooks", WAITS)
     killed = []
 
@@ -105,14 +108,14 @@ def test_a_notebook_whose_worker_is_killed_is_executed_again(executor, tmp_path)
         started = notebook.parent / "started-2"
         while not started.exists():
             time.sleep(0.05)
-        busy = [worker for worker, tasks in executor.client.processing().items() if tasks]
+        busy = [worker for worker, tasks in client.processing().items() if tasks]
         killed.append(busy[0])
-        os.kill(executor.client.run(os.getpid, workers=busy)[busy[0]], signal.SIGKILL)
+        os.kill(client.run(os.getpid, workers=busy)[busy[0]], signal.SIGKILL)
         (notebook.parent / "go").touch()
 
     thread = threading.Thread(target=kill)
     thread.start()
-    runner = on_cluster(lambda _: cluster(executor.client))
+    runner = on_cluster(lambda _: cluster(client))
     target = rerun(Layout(tmp_path, tmp_path / "out"), notebook, sets(tmp_path, [2]), run_jobs=runner)
     thread.join()
     assert len(killed) == 1

@@ -18,8 +18,8 @@ import xarray as xr
 from dmfkit import CompletionTask, Descent, FullObservationTask, InputError, RatingsTask, SensingTask, Status
 from dmfkit.experiments.reproduce import certified, kind_of, nuclear_norms_of, plan_of, recompute_point
 from dmfkit.experiments.store import NUMERICS, file_name, read, specification_key
-from dmfkit.problems.tasks import with_fields
 from dmfkit.training.snapshot import snapshot_of
+from dmfkit.values import with_fields
 
 pytestmark = pytest.mark.slow
 

@@ -22,8 +22,10 @@ from processes import PATIENCE, wait_until
 
 from dmfkit import (
     CompletionTask,
+    CompressedStart,
     Descent,
     Flow,
+    FullObservationTask,
     InputError,
     Loss,
     RelativeError,
@@ -38,8 +40,8 @@ from dmfkit import (
     open_store,
     sweep,
 )
+from dmfkit.experiments.experiment import choose_device
 from dmfkit.experiments.store import content_hash, read
-from dmfkit.experiments.sweeps import choose_device
 
 SMALL = CompletionTask(d=8, rank=2, n_observed=45, data_seed=3)
 # Lets a sweep come to the middle of its fourth batch and no further, however long the signal that ends it takes.
@@ -120,6 +122,13 @@ def test_matrices_of_different_sizes_stand_in_one_dataset():
     assert np.isfinite(spectra.sel(d=8).values).all()
 
 
+def test_a_compressed_run_has_as_many_final_singular_values_as_its_matrix():
+    # What is trained is the projected problem, which is smaller.
+    task = FullObservationTask(d=20, rank=2, target="truncated")
+    dataset = sweep(task, CompressedStart(depth=2, rank_bound=2), Flow(stop=1e-2), seed=(0,))
+    assert dataset.sizes["final_index"] == 20
+
+
 def test_learning_rates_share_a_batch_and_diverged_runs_are_marked():
     dataset = sweep(SMALL, Start(init_scale=0.5), Descent(stop=1e-3), lr=(0.5, 0.01), seed=(0,))
     assert dataset["status"].sel(lr=0.5).item() == Status.DIVERGED
@@ -191,18 +200,18 @@ def test_finished_parts_are_not_computed_again(tmp_path, monkeypatch):
     trained = []
     original = sys.modules["dmfkit.experiments.sweeps"]._train
 
-    def stopping(plan, indices, *rest):
+    def stopping(plan, batch, *rest):
         if len(trained) == 2:
             raise KeyboardInterrupt
-        trained.append(indices)
-        return original(plan, indices, *rest)
+        trained.append(batch.indices)
+        return original(plan, batch, *rest)
 
     monkeypatch.setattr("dmfkit.experiments.sweeps._train", stopping)
     with pytest.raises(KeyboardInterrupt):
         sweep(SMALL, Start(init_scale=0.3), Flow(), **options)
     trained.clear()
     sweep(SMALL, Start(init_scale=0.3), Flow(), **options)
-    assert trained == [[2]]
+    assert trained == [(2,)]
 
 
 def test_a_damaged_stored_result_is_named_not_used(tmp_path):
@@ -253,6 +262,11 @@ def test_impossible_grids_are_refused_before_any_training(grid, words, monkeypat
     monkeypatch.setattr("dmfkit.experiments.sweeps._train", lambda *_: pytest.fail("something was trained"))
     with pytest.raises(InputError, match=words):
         sweep(SMALL, Start(), Descent(), **grid)
+
+
+def test_a_batch_has_runs():
+    with pytest.raises(InputError, match="runs_per_batch = 0"):
+        sweep(SMALL, Start(), Flow(), runs_per_batch=0, seed=(0,))
 
 
 def test_moments_must_rise():

@@ -1,4 +1,4 @@
-"""What the runs of a notebook handed over, side by side in one labelled dataset."""
+"""What the runs of a notebook exported, side by side in one labelled dataset."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dmfkit.errors import InputError
 from dmfkit.experiments.provenance import commit, versions
 
 # Names of what every dataset holds.
-OURS = ("verdict", "measured", "failure", "executed", "wall_seconds")
+RESERVED = ("verdict", "measured", "failure", "executed", "wall_seconds")
 
 
 def combine(plan: Plan, executed: Mapping[str, Path], failures: Mapping[str, str]) -> xr.Dataset:
@@ -35,13 +35,13 @@ def combine(plan: Plan, executed: Mapping[str, Path], failures: Mapping[str, str
     -------
     xarray.Dataset
         Dimensions are those of the grid, or ``set`` for a list of sets, whose parameters are then coordinates along it;
-        further ones are those of what was handed over. A coordinate that only some runs have, and what a failed run
-        would have had, is filled with ``nan``. A parameter whose values are lists is labelled by text. A dimension of
-        the results that is called like one of the grid gets ``_in_chapter`` appended.
+        further ones are those of the results that the notebook exports. A coordinate that only some runs have, and what
+        a failed run would have had, is filled with ``nan``. A parameter whose values are lists is labelled by text. A
+        dimension of the results that is called like one of the grid gets ``_in_chapter`` appended.
 
-        Besides what the notebook handed over: ``verdict`` and ``measured`` over ``claim``, empty where a run does not
-        settle the claim; ``failure``, empty where there was none; ``executed``, name of the executed notebook;
-        ``wall_seconds``. Attributes say what was run.
+        Besides the exported results: ``verdict`` and ``measured`` over ``claim``, empty where a run does not settle the
+        claim; ``failure``, empty where there was none; ``executed``, name of the executed notebook; ``wall_seconds``.
+        Attributes say what was run.
     """
     grid = {name: _labels(values) for name, values in plan.axes.items()} or {"set": list(range(len(plan.runs)))}
     names = [run.name for run in plan.runs]
@@ -59,11 +59,11 @@ def combine(plan: Plan, executed: Mapping[str, Path], failures: Mapping[str, str
 
 
 def _results(names: Sequence[str], found: Mapping[str, Path]) -> dict[str, xr.DataArray]:
-    """By name what was handed over, over ``run`` and the dimensions that it had; all runs are there."""
+    """Exported results by name, over ``run`` and the dimensions that it had; all runs are there."""
     results = {run: collect_results(path) for run, path in found.items()}
     variables = {}
     for variable in dict.fromkeys(name for collected in results.values() for name in collected):
-        if variable in OURS:
+        if variable in RESERVED:
             raise InputError(
                 f"A result cannot be called {variable}, like one of the dataset's own variables: rename it."
             )

@@ -1,15 +1,16 @@
-"""Executes notebooks on the workers of a Dask cluster."""
+"""Executes notebooks on an executor, such as the workers of a Dask cluster."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from bookbuild.notebooks import (
@@ -23,9 +24,7 @@ from bookbuild.notebooks import (
     threads_for,
 )
 from dmfkit.errors import InputError
-from dmfkit.experiments.cluster import Executor, cluster
-
-POLL_SECONDS = 0.2
+from dmfkit.experiments.cluster import cluster, completed, description
 
 
 @dataclass(frozen=True)
@@ -47,24 +46,25 @@ class Executed:
     log: str
 
 
-def on_cluster(open_executor: Callable[[int], Executor]) -> JobRunner:
-    """Return a runner whose jobs are tasks on a cluster.
+def on_cluster(open_executor: Callable[[int], AbstractContextManager[Executor]]) -> JobRunner:
+    """Return a runner whose jobs are calls on an executor.
 
-    A task carries the notebook's text and its parameters, and brings the executed notebook back; workers need no folder
+    A call carries the notebook's text and its parameters, and brings the executed notebook back; workers need no folder
     in common with this process. Where they do see the notebook's folder, the notebook runs in it, and finds there what
-    a parameter names by a relative path. Tasks whose worker dies are run again elsewhere.
+    a parameter names by a relative path. Dask calls again elsewhere where a worker dies.
 
     Parameters
     ----------
     open_executor : callable
-        Gets the number of notebooks that are to be executed at the same time, where that is not the cluster's to say.
+        Gets the number of notebooks that are to be executed at the same time, where that is not the cluster's to say,
+        and returns the executor as a context.
     """
 
     def run(jobs: Sequence[Job], at_once: int) -> Generator[Finished, None, None]:
         with (
             open_executor(at_once) as executor,
-            closing(executor.run(execute, {n: _call(job, executor.threads) for n, job in enumerate(jobs)})) as ended,
-            tqdm(total=len(jobs), unit="notebook", desc=executor.description, disable=None) as bar,
+            closing(completed(executor, execute, {n: _arguments(job) for n, job in enumerate(jobs)})) as ended,
+            tqdm(total=len(jobs), unit="notebook", desc=description(executor), disable=None) as bar,
         ):
             for number, executed in ended:
                 job = jobs[number]
@@ -76,7 +76,7 @@ def on_cluster(open_executor: Callable[[int], Executor]) -> JobRunner:
     return run
 
 
-def opener(where: str, jobs: int | None) -> Callable[[int], Executor]:
+def opener(where: str, jobs: int | None) -> Callable[[int], AbstractContextManager[Executor]]:
     """Return what opens the cluster that a command names.
 
     Parameters
@@ -101,8 +101,11 @@ def opener(where: str, jobs: int | None) -> Callable[[int], Executor]:
     return lambda _: cluster(where)
 
 
-def execute(source: str, name: str, parameters: dict[str, object], folder: str, n_threads: int) -> Executed:
-    """Execute a notebook, given as text, in `folder` if there is one here, else in one that is removed afterwards."""
+def execute(source: str, name: str, parameters: dict[str, object], folder: str) -> Executed:
+    """Execute a notebook, given as text, in `folder` if there is one here, else in one that is removed afterwards.
+
+    It gets as many threads as PyTorch has where this is called.
+    """
     with tempfile.TemporaryDirectory(prefix="dmfkit-") as scratch:
         here = Path(scratch)
         (here / name).write_text(source, encoding="utf-8")
@@ -111,21 +114,18 @@ def execute(source: str, name: str, parameters: dict[str, object], folder: str, 
             work = here / "work"
             work.mkdir()
         job = Job("", "", here / name, here / "executed.ipynb", here / "log", work, parameters)
-        process = start_papermill(job, notebook_environment(n_threads))
+        process = start_papermill(job, notebook_environment(torch.get_num_threads()))
         try:
-            # A task that is no longer wanted gets an exception, which a wait would not let through.
-            while process.poll() is None:
-                time.sleep(POLL_SECONDS)
+            process.wait()
         finally:
             stop_processes([process])
         notebook = job.target.read_text(encoding="utf-8") if job.target.is_file() else ""
         return Executed(process.returncode, notebook, job.log.read_text(encoding="utf-8", errors="replace"))
 
 
-def _call(job: Job, n_threads: int) -> tuple[str, str, dict[str, object], str, int]:
+def _arguments(job: Job) -> tuple[str, str, dict[str, object], str]:
     """The arguments of `execute` for a job."""
-    source = job.source.read_text(encoding="utf-8")
-    return source, job.source.name, dict(job.parameters), str(job.folder), n_threads
+    return job.source.read_text(encoding="utf-8"), job.source.name, dict(job.parameters), str(job.folder)
 
 
 def _bring_home(job: Job, executed: Executed) -> str:

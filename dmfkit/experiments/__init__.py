@@ -1,1 +1,1 @@
-"""Experiments: grids of runs as labelled datasets, where they are stored, and how they are spread and made again."""
+"""Experiments: grids of runs as labelled datasets, where they are stored, what computes them, how they are repeated."""

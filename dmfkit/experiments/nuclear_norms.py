@@ -1,36 +1,41 @@
 """Grids of minimum-nuclear-norm solutions, stored together with what proves them.
 
-Every stored solution holds its matrix and its dual multipliers, so that `recheck.certified` can establish from the task
-alone that it agrees with the observations and that no other such matrix has a smaller nuclear norm.
+Every stored solution holds its matrix and its dual multipliers, so that `reproduce.certified` can establish from the
+task alone that it agrees with the observations and that no other such matrix has a smaller nuclear norm.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
-import numpy as np
 import torch
 import xarray as xr
 
 from dmfkit.errors import InputError
-from dmfkit.experiments.progress import Progress
-from dmfkit.experiments.provenance import hardware, run_provenance
-from dmfkit.experiments.store import Store, find_or_compute, read_part, specification_key, write
-from dmfkit.experiments.sweeps import LatestProblem, check_grid, choose_device, grid_points
+from dmfkit.experiments.experiment import (
+    Batch,
+    LatestProblem,
+    check_grid,
+    find_or_compute,
+    grid_points,
+    numbered,
+    on_grid,
+)
+from dmfkit.experiments.store import Store
 from dmfkit.linalg import spectra
 from dmfkit.nuclear_norm.solution import NuclearNormSolution, minimum_nuclear_norm
 from dmfkit.nuclear_norm.splitting import least_nuclear_norm
 from dmfkit.problems.losses import MatrixCompletion, Problem
-from dmfkit.problems.tasks import CompletionTask, SensingTask, field_names, key_values, with_fields
+from dmfkit.problems.tasks import CompletionTask, SensingTask
 from dmfkit.training.result import Status
+from dmfkit.values import field_names, key_values, plain_value, with_fields
 
 Solver = Literal["douglas-rachford", "SCS", "CLARABEL"]
 
 
+@plain_value
 @dataclass(frozen=True)
 class NuclearNorm:
     """How the least nuclear norm is found.
@@ -82,6 +87,9 @@ class NuclearNormGrid:
         Names of fields, each with the values that it takes; their order is the order of dimensions.
     """
 
+    kind: ClassVar[str] = "nuclear_norm"
+    counted: ClassVar[str] = "n_iterations"
+
     task: CompletionTask | SensingTask
     method: NuclearNorm
     grid: Mapping[str, tuple[Any, ...]]
@@ -103,9 +111,32 @@ class NuclearNormGrid:
         """Grid points in the order of the grid's dimensions, last dimension fastest."""
         return grid_points(self.grid)
 
-    def at(self, point: dict[str, Any]) -> tuple[CompletionTask | SensingTask, NuclearNorm]:
+    def at(self, point: Mapping[str, Any]) -> tuple[CompletionTask | SensingTask, NuclearNorm]:
         """Task and method at one grid point."""
         return with_fields(self.task, point), with_fields(self.method, point)
+
+    def batches(self) -> list[Batch]:
+        """Every point by itself; all tasks are checked before anything is solved."""
+        resolved = [self.at(point) for point in self.points]
+        for task, _ in resolved:
+            task.check()
+        return [Batch((index,), (each,)) for index, each in enumerate(resolved)]
+
+    def run(
+        self, batch: Batch, device: torch.device, on_end: Callable[[int], None] | None, problems: LatestProblem
+    ) -> xr.Dataset:
+        """Solve one problem."""
+        ((task, method),) = batch.points
+        problem = problems.of(task, device, torch.float64)
+        dataset = _dataset(problem, method.solve(problem)).expand_dims(run=list(batch.indices))
+        if on_end is not None:
+            on_end(1)
+        return dataset
+
+    def assemble(self, parts: list[xr.Dataset]) -> xr.Dataset:
+        """Put the solutions together in the dimensions of the grid, and name their solvers."""
+        solvers = {f"{part.attrs['solver']} {part.attrs['solver_version']}" for part in parts}
+        return on_grid(parts, self.grid).assign_attrs(solvers=", ".join(sorted(solvers)))
 
 
 def nuclear_norm_solutions(
@@ -146,30 +177,8 @@ def nuclear_norm_solutions(
     SolverError
         If a solver of CVXPY's fails.
     """
-    plan = NuclearNormGrid(task, method or NuclearNorm(), {key: tuple(values) for key, values in grid.items()})
-    key, label = specification_key(plan.specification), name or "nuclear-norms"
-
-    def compute(parts: Path | None) -> xr.Dataset:
-        """Solve point by point, each kept in the folder `parts` as soon as it is solved."""
-        for point in plan.points:
-            plan.at(point)[0].check()
-        chosen = choose_device(device)
-        problems, finished = LatestProblem(), []
-        with Progress(len(plan.points), label) as progress:
-            for index, point in enumerate(plan.points):
-                path = None if parts is None else parts / f"{index:06d}.nc"
-                part = read_part(path)
-                if part is None:
-                    where, how = plan.at(point)
-                    problem = problems.of(where, chosen, torch.float64)
-                    part = _dataset(problem, how.solve(problem))
-                    if path is not None:
-                        write(path, part)
-                finished.append(part)
-                progress.advance(1)
-        return _assemble(plan, finished, chosen)
-
-    return find_or_compute(store, label, key, compute, recompute=recompute)
+    planned = NuclearNormGrid(task, method or NuclearNorm(), {key: tuple(values) for key, values in grid.items()})
+    return find_or_compute(planned, name or "nuclear-norms", store=store, recompute=recompute, device=device)
 
 
 def _dataset(problem: Problem, solution: NuclearNormSolution) -> xr.Dataset:
@@ -196,27 +205,5 @@ def _dataset(problem: Problem, solution: NuclearNormSolution) -> xr.Dataset:
         "matrix": (("row", "column"), solution.matrix),
         "multiplier": ("observation", solution.multipliers),
     }
-    dataset = xr.Dataset({name: ((), value) for name, value in numbers.items()} | arrays)
-    # Numbered only until solutions are joined: those of different sizes are padded with nan.
-    dataset = dataset.assign_coords({str(name): np.arange(size) for name, size in dataset.sizes.items()})
+    dataset = numbered(xr.Dataset({name: ((), value) for name, value in numbers.items()} | arrays))
     return dataset.assign_attrs(solver=solution.solver, solver_version=solution.solver_version)
-
-
-def _assemble(plan: NuclearNormGrid, parts: list[xr.Dataset], device: torch.device) -> xr.Dataset:
-    """Put the solutions together in the dimensions of the grid."""
-    joined = xr.concat(parts, dim="point", join="outer", data_vars="all", combine_attrs="drop")
-    sizes = {name: len(values) for name, values in plan.grid.items()}
-    shaped = {
-        str(name): ((*sizes, *item.dims[1:]), item.values.reshape(*sizes.values(), *item.shape[1:]))
-        for name, item in joined.data_vars.items()
-    }
-    coords = {name: list(values) for name, values in plan.grid.items() if all(item is not None for item in values)}
-    dataset = xr.Dataset(shaped, coords=coords)
-    solvers = {f"{part.attrs['solver']} {part.attrs['solver_version']}" for part in parts}
-    return dataset.assign_attrs(
-        specification=json.dumps(plan.specification, sort_keys=True),
-        solvers=", ".join(sorted(solvers)),
-        total_wall_seconds=float(dataset["wall_seconds"].sum()),
-        total_evaluations=int(dataset["n_iterations"].clip(min=0).sum()),
-        **run_provenance(hardware(device)),
-    )

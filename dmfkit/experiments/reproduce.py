@@ -8,35 +8,20 @@ from typing import Any
 import torch
 import xarray as xr
 
-from dmfkit.experiments.nuclear_norms import NuclearNorm, NuclearNormGrid
+import dmfkit.theory.singular_values  # noqa: F401 (defines the recorder SingularValueSpeeds)
+from dmfkit.experiments.nuclear_norms import NuclearNormGrid
 from dmfkit.experiments.sweeps import Sweep, sweep
 from dmfkit.experiments.work_precision import Contest
-from dmfkit.factorizations import starts
 from dmfkit.nuclear_norm.operators import observations
 from dmfkit.nuclear_norm.splitting import Bounds, bounds
-from dmfkit.problems import tasks
-from dmfkit.problems.tasks import FileTask, SparseCompletionTask
-from dmfkit.theory.singular_values import SingularValueSpeeds
-from dmfkit.training import recorders as record
-from dmfkit.training.descent import Descent
-from dmfkit.training.flow import Flow
-from dmfkit.training.recorders import FrameCoordinates, FrameGeometry
-
-_KINDS: dict[str, Any] = {
-    kind.__name__: kind
-    for kind in (
-        *(tasks.CompletionTask, tasks.FullObservationTask, tasks.SensingTask, tasks.RatingsTask, FileTask),
-        *(starts.Start, starts.OrthogonalStart, starts.CompressedStart, Descent, Flow, NuclearNorm),
-        *(record.Alignment, record.AlignmentGroups, record.EffectiveRank, record.Loss),
-        *(record.RelativeError, record.SingularValues, SingularValueSpeeds),
-        *(record.Factors, record.TargetCoordinates, record.UnobservedError, FrameCoordinates, FrameGeometry),
-        *(SparseCompletionTask, record.HeldOutError),
-    )
-}
+from dmfkit.values import from_key_values
 
 
 def kind_of(dataset: xr.Dataset) -> str:
     """What a stored result is: ``"sweep"``, ``"timing"``, ``"work_precision"`` or ``"nuclear_norm"``."""
+    if "kind" in dataset.attrs:
+        return str(dataset.attrs["kind"])
+    # Results from before files said it themselves have different words in their specifications.
     specification = json.loads(dataset.attrs["specification"])
     for kind in ("timing", "work_precision"):
         if kind in specification:
@@ -48,11 +33,11 @@ def plan_of(dataset: xr.Dataset) -> Sweep:
     """Rebuild the sweep that a dataset's attributes describe."""
     specification = json.loads(dataset.attrs["specification"])
     return Sweep(
-        task=_made(specification["task"]),
-        start=_made(specification["start"]),
-        method=_made(specification["method"]),
+        task=from_key_values(specification["task"]),
+        start=from_key_values(specification["start"]),
+        method=from_key_values(specification["method"]),
         grid=_grid(dataset, specification),
-        record=tuple(_made(values) for values in specification["record"]),
+        record=tuple(from_key_values(values) for values in specification["record"]),
         record_at=tuple(specification["record_at"]),
     )
 
@@ -80,8 +65,8 @@ def nuclear_norms_of(dataset: xr.Dataset) -> NuclearNormGrid:
     """Rebuild the grid of minimum-nuclear-norm problems that a dataset's attributes describe."""
     specification = json.loads(dataset.attrs["specification"])
     return NuclearNormGrid(
-        task=_made(specification["task"]),
-        method=_made(specification["method"]),
+        task=from_key_values(specification["task"]),
+        method=from_key_values(specification["method"]),
         grid=_grid(dataset, specification),
     )
 
@@ -104,18 +89,12 @@ def contest_of(dataset: xr.Dataset) -> Contest:
     specification = json.loads(dataset.attrs["specification"])
     chosen = specification["work_precision"]
     return Contest(
-        task=_made(specification["task"]),
-        start=_made(specification["start"]),
+        task=from_key_values(specification["task"]),
+        start=from_key_values(specification["start"]),
         rtols=tuple(chosen["rtols"]),
         lr_shares=tuple(chosen["lr_shares"]),
         stop=chosen["stop"],
     )
-
-
-def _made(values: dict[str, Any]) -> Any:
-    """Make the frozen dataclass that `key_values` took apart."""
-    plain = {name: tuple(item) if isinstance(item, list) else item for name, item in values.items()}
-    return _KINDS[str(plain.pop("kind"))](**plain)
 
 
 def _grid(dataset: xr.Dataset, specification: dict[str, Any]) -> dict[str, tuple[Any, ...]]:

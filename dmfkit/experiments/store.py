@@ -12,15 +12,13 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5netcdf
 import numpy as np
 import xarray as xr
 from filelock import BaseFileLock, FileLock
@@ -107,41 +105,6 @@ class Store:
         return self.working / f"{file_name(name, key)}.parts"
 
 
-def find_or_compute(
-    store: Store | None, name: str, key: str, compute: Callable[[Path | None], xr.Dataset], *, recompute: bool
-) -> xr.Dataset:
-    """Return the stored result of this name and key, or compute and store it.
-
-    Parameters
-    ----------
-    store : Store or None
-        Without one nothing is looked for and nothing is kept.
-    name, key : str
-    compute : function
-        Computes the result; gets the folder for finished parts, or ``None``.
-    recompute : bool
-        Compute anew even if there is a stored result.
-
-    Returns
-    -------
-    xarray.Dataset
-        With the attributes ``key`` and ``loaded_from_store``.
-    """
-    if store is None:
-        return compute(None).assign_attrs(key=key, loaded_from_store=0)
-    if not recompute and (found := store.find(name, key)) is not None:
-        return found.assign_attrs(loaded_from_store=1)
-    with store.lock(name, key):
-        # Another process may have computed it while this one waited.
-        if not recompute and (found := store.find(name, key)) is not None:
-            return found.assign_attrs(loaded_from_store=1)
-        parts = store.parts(name, key)
-        dataset = compute(parts)
-        store.write(name, key, dataset)
-        shutil.rmtree(parts, ignore_errors=True)
-    return dataset.assign_attrs(key=key, loaded_from_store=0)
-
-
 def open_store(results: str = "") -> Store:
     """Open the store in folder `results`; empty means the book's own folders.
 
@@ -215,6 +178,8 @@ def write(path: Path, dataset: xr.Dataset) -> None:
         If the folder cannot take the file, for example because the disk is full. Then there is no such file, or still
         the one of before.
     """
+    import h5netcdf  # takes a tenth of a second, which `import dmfkit` need not wait for
+
     dataset = dataset.assign_attrs(content_sha256=content_hash(dataset))
     numeric = {
         name: {"zlib": True, "complevel": 5} for name, item in dataset.data_vars.items() if item.dtype.kind in "fi"

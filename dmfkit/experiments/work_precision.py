@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
-from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 import xarray as xr
 from torch import Tensor
 
 from dmfkit.errors import SolverError
+from dmfkit.experiments.experiment import Batch, LatestProblem, find_or_compute
 from dmfkit.experiments.ode_solvers import SOLVERS, CountedField, has_torchdiffeq
-from dmfkit.experiments.progress import Progress
-from dmfkit.experiments.provenance import hardware, run_provenance
-from dmfkit.experiments.store import Store, find_or_compute, specification_key
+from dmfkit.experiments.store import Store, specification_key
 from dmfkit.factorizations.factorization import Factorization
 from dmfkit.factorizations.starts import Start
 from dmfkit.problems.losses import Problem
-from dmfkit.problems.tasks import Task, key_values
+from dmfkit.problems.tasks import Task
 from dmfkit.training.descent import Descent
 from dmfkit.training.flow import Flow
 from dmfkit.training.loop import Method, train
+from dmfkit.values import key_values
 
 CHEBYSHEV, DESCENT = "Runge-Kutta-Chebyshev", "gradient descent"
 # LSODA makes dense n x n Jacobians by n evaluations each, and factorizes them: beyond this n it is left out.
@@ -54,6 +53,9 @@ class Contest:
         The flow is followed to the time at which its mean squared residual has fallen to this.
     """
 
+    kind: ClassVar[str] = "work_precision"
+    counted: ClassVar[str] = "n_evaluations"
+
     task: Task
     start: Start
     rtols: Sequence[float]
@@ -69,10 +71,69 @@ class Contest:
         return (CHEBYSHEV, *kept, DESCENT)
 
     @property
-    def settings(self) -> list[tuple[str, float]]:
+    def specification(self) -> dict[str, Any]:
+        """Everything that determines the numbers, as plain values."""
+        return {
+            "work_precision": {
+                "solvers": list(self.solvers),
+                "rtols": list(self.rtols),
+                "lr_shares": list(self.lr_shares),
+                "stop": self.stop,
+            },
+            "task": key_values(self.task),
+            "start": key_values(self.start),
+        }
+
+    @property
+    def points(self) -> list[tuple[str, float]]:
         """Every run: its solver, and its tolerance or share of the largest stable learning rate."""
         pairs = product(self.solvers, self.rtols)
         return [pair for pair in pairs if pair[0] != DESCENT] + [(DESCENT, share) for share in self.lr_shares]
+
+    def batches(self) -> list[Batch]:
+        """One: all runs are compared with the same reference."""
+        self.task.check()
+        return [Batch(tuple(range(len(self.points))), tuple(self.points))]
+
+    def run(
+        self,
+        batch: Batch,
+        device: torch.device,
+        on_end: Callable[[int], None] | None,
+        problems: LatestProblem,
+    ) -> xr.Dataset:
+        """Follow the flow by every solver; see `work_precision`."""
+        began = time.perf_counter()
+        problem = problems.of(self.task, device, torch.float64)
+        start = self.start.begin(problem).factorization
+        horizon, stable_lr = horizon_of(self, problem, start)
+        reference, cost = reference_end(problem, start, horizon, REFERENCE_RTOLS[0])
+        second, _ = reference_end(problem, start, horizon, REFERENCE_RTOLS[1])
+        rows = []
+        for solver, setting in batch.points:
+            rows.append(_timed(runner(problem, start, horizon, stable_lr, solver, setting), solver, reference))
+            if on_end is not None:
+                on_end(1)
+        evaluations, errors, seconds = (list(column) for column in zip(*rows, strict=True))
+        return xr.Dataset(
+            {
+                "solver": ("run", [solver for solver, _ in batch.points]),
+                "setting": ("run", [setting for _, setting in batch.points]),
+                "n_evaluations": ("run", evaluations),
+                "error": ("run", errors),
+                "seconds": ("run", seconds),
+                "flow_time": ((), horizon),
+                "stable_lr": ((), stable_lr),
+                "reference_evaluations": ((), cost),
+                "reference_error": ((), _distance(second, reference)),
+                "wall_seconds": ((), time.perf_counter() - began),
+            }
+        )
+
+    def assemble(self, parts: list[xr.Dataset]) -> xr.Dataset:
+        """Return the only part."""
+        (whole,) = parts
+        return whole
 
 
 def work_precision(
@@ -94,59 +155,10 @@ def work_precision(
         reference's, relative to its norm), ``seconds``; ``nan`` where a solver gave up. Scalars: ``flow_time``,
         ``stable_lr``, ``reference_evaluations`` and ``reference_error``, by which two reference runs differ.
     """
-    specification = {
-        "work_precision": {
-            "solvers": list(contest.solvers),
-            "rtols": list(contest.rtols),
-            "lr_shares": list(contest.lr_shares),
-            "stop": contest.stop,
-        },
-        "task": key_values(contest.task),
-        "start": key_values(contest.start),
-    }
-    key = specification_key(specification)
-    if store is not None and not has_torchdiffeq() and store.find(name, key) is None:
-        store = None
-
-    def compute(parts: Path | None) -> xr.Dataset:  # noqa: ARG001
-        began = time.perf_counter()
-        dataset = _measure(contest, name)
-        return dataset.assign_attrs(
-            specification=json.dumps(specification, sort_keys=True),
-            total_wall_seconds=time.perf_counter() - began,
-            total_evaluations=int(dataset["n_evaluations"].sum()),
-            **run_provenance(hardware(torch.device("cpu"))),
-        )
-
-    return find_or_compute(store, name, key, compute, recompute=recompute)
-
-
-def _measure(contest: Contest, label: str) -> xr.Dataset:
-    contest.task.check()
-    problem = contest.task.problem()
-    start = contest.start.begin(problem).factorization
-    horizon, stable_lr = horizon_of(contest, problem, start)
-    reference, cost = reference_end(problem, start, horizon, REFERENCE_RTOLS[0])
-    second, _ = reference_end(problem, start, horizon, REFERENCE_RTOLS[1])
-    rows = []
-    with Progress(len(contest.settings), label) as progress:
-        for solver, setting in contest.settings:
-            rows.append(_timed(runner(problem, start, horizon, stable_lr, solver, setting), solver, reference))
-            progress.advance(1)
-    evaluations, errors, seconds = (list(column) for column in zip(*rows, strict=True))
-    return xr.Dataset(
-        {
-            "solver": ("run", [solver for solver, _ in contest.settings]),
-            "setting": ("run", [setting for _, setting in contest.settings]),
-            "n_evaluations": ("run", evaluations),
-            "error": ("run", errors),
-            "seconds": ("run", seconds),
-            "flow_time": ((), horizon),
-            "stable_lr": ((), stable_lr),
-            "reference_evaluations": ((), cost),
-            "reference_error": ((), _distance(second, reference)),
-        }
-    )
+    if store is not None and not has_torchdiffeq():
+        found = store.find(name, specification_key(contest.specification))
+        store = store if found is not None else None
+    return find_or_compute(contest, name, store=store, recompute=recompute, device="cpu")
 
 
 def horizon_of(contest: Contest, problem: Problem, start: Factorization) -> tuple[float, float]:

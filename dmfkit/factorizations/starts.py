@@ -19,7 +19,7 @@ from dmfkit.factorizations.factorization import Factorization, full_widths
 from dmfkit.factorizations.initialisation import initialise, orthogonal_factors
 from dmfkit.linalg.orthogonal import FastLayers, fast_layers
 from dmfkit.problems.losses import FullObservation, Problem
-from dmfkit.problems.tasks import ADDED_LATER
+from dmfkit.values import ADDED_LATER, plain_value
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class AnyStart(Protocol):
         """Make the initial factors, on the problem's device and in its precision; maybe a `ProjectedPoint`."""
 
 
+@plain_value
 @dataclass(frozen=True)
 class Start:
     """Depth and initial factors.
@@ -111,6 +112,7 @@ class Start:
         return InitialPoint(problem, made)
 
 
+@plain_value
 @dataclass(frozen=True)
 class OrthogonalStart:
     """Scaled orthogonal factors (Yaras et al. 2023, Section 2); narrow hidden layers are semi-orthogonal.
@@ -182,6 +184,7 @@ class OrthogonalStart:
         return InitialPoint(problem, self.full(problem))
 
 
+@plain_value
 @dataclass(frozen=True)
 class CompressedStart:
     """The compressed factorization, Eq (5) of Yaras et al. (2023), of an orthogonal start at full width.

@@ -23,14 +23,15 @@ from matplotlib.figure import Figure
 
 from dmfkit.chapters.plotting import WIDTH
 from dmfkit.errors import InputError
-from dmfkit.experiments.sweeps import check_grid, choose_device
+from dmfkit.experiments.experiment import check_grid, choose_device
 from dmfkit.factorizations.starts import AnyStart
 from dmfkit.linalg import spectra
 from dmfkit.problems.losses import Problem
-from dmfkit.problems.tasks import Task, field_names, with_fields
+from dmfkit.problems.tasks import Task
 from dmfkit.training.loop import Method
 from dmfkit.training.result import Status
 from dmfkit.training.stepping import TrainingState, watch
+from dmfkit.values import field_names, with_fields
 
 SHOWN_VALUES = 12
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -45,9 +45,7 @@ from dmfkit.problems.matrix_files import ObservedMatrix, read_bytes, read_matrix
 from dmfkit.problems.movielens import movielens_100k
 from dmfkit.problems.ratings import MOVIELENS_ITEMS, MOVIELENS_USERS, Ratings, synthetic_ratings
 from dmfkit.problems.sparse_completion import SparseCompletion, check_held_out, sparse_completion
-
-# Metadata of a field whose default means what was meant before there was the field.
-ADDED_LATER = {"added_later": True}
+from dmfkit.values import ADDED_LATER, plain_value
 
 _TARGETS = {"product": random_low_rank, "truncated": truncated_gaussian, "halving": halving_spectrum}
 
@@ -111,6 +109,7 @@ class LowRankTask:
         return _TARGETS[self.target](self.shape, self.rank, self.data_seed, self.target_norm)
 
 
+@plain_value
 @dataclass(frozen=True)
 class FullObservationTask(LowRankTask):
     """Factorize the matrix itself, every entry of which is known; fields as in `LowRankTask`."""
@@ -120,6 +119,7 @@ class FullObservationTask(LowRankTask):
         return full_observation(self.ground_truth(), self.normalisation)
 
 
+@plain_value
 @dataclass(frozen=True)
 class CompletionTask(LowRankTask):
     """Complete the matrix from `n_observed` of its entries; other fields as in `LowRankTask`."""
@@ -135,6 +135,7 @@ class CompletionTask(LowRankTask):
         return matrix_completion(self.ground_truth(), self.n_observed, self.data_seed, self.normalisation)
 
 
+@plain_value
 @dataclass(frozen=True)
 class SensingTask(LowRankTask):
     """Find the matrix from `n_observed` Gaussian measurements; other fields as in `LowRankTask`.
@@ -164,6 +165,7 @@ class SensingTask(LowRankTask):
         )
 
 
+@plain_value
 @dataclass(frozen=True)
 class RatingsTask:
     """Fit the known entries of a user x item rating matrix.
@@ -222,31 +224,7 @@ class RatingsTask:
         return MatrixCompletion(self.normalisation, None, torch.from_numpy(values).to(torch.float64) * known, known)
 
 
-def key_values(value: Any) -> dict[str, Any]:
-    """Return the class and the fields of a dataclass instance that determine numbers, as plain values.
-
-    A field that was `ADDED_LATER` is left out while it has its default, so that results stored before it was thought of
-    keep their keys.
-    """
-    kept = {
-        item.name: getattr(value, item.name)
-        for item in fields(value)
-        if item.metadata.get("in_key", True)
-        and not (item.metadata.get("added_later", False) and getattr(value, item.name) == item.default)
-    }
-    return {"kind": type(value).__name__, **kept}
-
-
-def field_names(value: Any) -> set[str]:
-    """Names of the fields of a dataclass instance."""
-    return {field.name for field in fields(value)}
-
-
-def with_fields(value: Any, names: dict[str, Any]) -> Any:
-    """Return the dataclass instance with those of `names` that it has replaced."""
-    return replace(value, **{name: item for name, item in names.items() if name in field_names(value)})
-
-
+@plain_value
 @dataclass(frozen=True)
 class SparseCompletionTask:
     """Complete a random low-rank ``d x d`` matrix of any size from `n_observed` of its entries; nothing is dense.
@@ -306,6 +284,7 @@ class SparseCompletionTask:
 EXAMPLE = "example_matrix.csv"
 
 
+@plain_value
 @dataclass(frozen=True)
 class FileTask:
     """Complete a matrix of which a file holds some entries.

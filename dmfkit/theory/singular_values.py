@@ -19,6 +19,7 @@ from dmfkit.linalg.svd_paths import SignedSVD
 from dmfkit.problems.losses import Problem
 from dmfkit.theory.end_to_end import product_velocity
 from dmfkit.training.recorders import Snapshot, gradient_magnitude
+from dmfkit.values import plain_value
 
 
 def depth_factor(values: Tensor, depth: int) -> Tensor:
@@ -150,6 +151,7 @@ def _check_exponent(exponent: float) -> None:
         )
 
 
+@plain_value
 @dataclass(frozen=True)
 class SingularValueSpeeds:
     """Record the `count` largest singular values and two velocities of each, and how unbalanced the factors are.

@@ -21,11 +21,13 @@ from dmfkit.training.flow import largest_stable_lr
 from dmfkit.training.loop import PER_RUN, ActiveRuns, Record, train
 from dmfkit.training.recorders import Recorder
 from dmfkit.training.result import Result, Status
+from dmfkit.values import plain_value
 
 # Where a run diverged, the largest stable learning rate is measured from a state this many steps back, or fewer.
 BACK = 50
 
 
+@plain_value
 @dataclass(frozen=True)
 class Descent:
     """Settings of gradient descent.

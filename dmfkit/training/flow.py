@@ -22,8 +22,10 @@ from dmfkit.training.flow_integration import FlowTraining
 from dmfkit.training.loop import ActiveRuns, Record, train
 from dmfkit.training.recorders import Recorder
 from dmfkit.training.result import Result
+from dmfkit.values import plain_value
 
 
+@plain_value
 @dataclass(frozen=True)
 class Flow:
     """Settings of the gradient flow.

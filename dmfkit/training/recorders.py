@@ -26,6 +26,7 @@ from dmfkit.linalg import spectra
 from dmfkit.linalg.spectra import leading_singular_vectors
 from dmfkit.problems.losses import MatrixCompletion, Problem, full_observation
 from dmfkit.training.snapshot import Snapshot, snapshot_of
+from dmfkit.values import plain_value
 
 # The groups of `AlignmentGroups`: on the diagonal, then off it.
 GROUPS = (
@@ -69,6 +70,7 @@ def gradient_magnitude(problem: Problem) -> float:
     return float(torch.linalg.matrix_norm(problem.lift(problem.gradient(zero))))
 
 
+@plain_value
 @dataclass(frozen=True)
 class Loss:
     """Mean squared residual over the observations, whatever the problem's own normalisation."""
@@ -84,6 +86,7 @@ class Loss:
         return {"mean_square": snapshot.mean_square}
 
 
+@plain_value
 @dataclass(frozen=True)
 class RelativeError:
     """Reconstruction error ``||W - W*||_F^2 / ||W*||_F^2`` (Arora et al. 2019, Appendix D.2)."""
@@ -102,6 +105,7 @@ class RelativeError:
         return {"relative_error": error}
 
 
+@plain_value
 @dataclass(frozen=True)
 class SingularValues:
     """The `count` largest singular values of the product matrix."""
@@ -119,6 +123,7 @@ class SingularValues:
         return {"singular_value": snapshot.singular_values[:, : self.count]}
 
 
+@plain_value
 @dataclass(frozen=True)
 class EffectiveRank:
     """Effective rank of the product matrix (Roy & Vetterli 2007)."""
@@ -134,6 +139,7 @@ class EffectiveRank:
         return {"effective_rank": spectra.effective_rank(snapshot.singular_values)}
 
 
+@plain_value
 @dataclass(frozen=True)
 class Alignment:
     """Mean and spread of the entries of ``|U^T grad l(W) V|`` on and off the diagonal (Corollary 1, Figure 3).
@@ -161,6 +167,7 @@ class Alignment:
         }
 
 
+@plain_value
 @dataclass(frozen=True)
 class AlignmentGroups:
     """Which entries of ``U^T grad l(W) V`` hold its norm, by whether their indices are among the `rank` leading ones.
@@ -194,6 +201,7 @@ class AlignmentGroups:
         }
 
 
+@plain_value
 @dataclass(frozen=True)
 class HeldOutError:
     """Root mean square error on the held-out entries, in the matrix's own units."""
@@ -212,6 +220,7 @@ class HeldOutError:
         return {"held_out_rmse": error}
 
 
+@plain_value
 @dataclass(frozen=True)
 class UnobservedError:
     """Half the squared error on the entries that are not observed, divided by the number of all entries.
@@ -234,6 +243,7 @@ class UnobservedError:
         return {"unobserved_error": 0.5 * wrong.square().mean(dim=(-2, -1))}
 
 
+@plain_value
 @dataclass(frozen=True)
 class Factors:
     """The factors themselves, of one shape; for small examples, whose theorems speak of every weight."""
@@ -250,6 +260,7 @@ class Factors:
         return {"factor": torch.stack(snapshot.factorization.factors, dim=1)}
 
 
+@plain_value
 @dataclass(frozen=True)
 class TargetCoordinates:
     """Coordinates of the product matrix in the leading singular vectors of the target and of what is observed of it.
@@ -329,6 +340,7 @@ def principal_sines(subspace: Tensor, within: Tensor) -> Tensor:
     return torch.linalg.svdvals(basis - other @ (other.mT @ basis)).clamp(max=1.0)
 
 
+@plain_value
 @dataclass(frozen=True)
 class FrameGeometry:
     """The first and last factor of a compressed factorization, Eq (8) of Yaras et al. (2023), as frames.
@@ -379,6 +391,7 @@ def target_vectors(problem: Problem, rank: int) -> tuple[Tensor, Tensor, Tensor]
     return leading_singular_vectors(problem.ground_truth, rank)
 
 
+@plain_value
 @dataclass(frozen=True)
 class FrameCoordinates:
     """The product matrix in the outer frames of Theorem 1 of Yaras et al. (2023), and what lies outside of them.
