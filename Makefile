@@ -34,6 +34,7 @@ lint: $(installed)
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
+	$(bin)/lint-imports --no-logo --no-cache
 
 $(installed): requirements.txt pyproject.toml bookbuild/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
