@@ -32,7 +32,7 @@ from bookbuild.project import (
     with_recompute,
 )
 from bookbuild.repository import Repository, choose_repository, strangers
-from bookbuild.speed_page import speeds
+from bookbuild.speed_page import read_groups, read_targets, speeds
 from dmfkit.errors import InputError
 from dmfkit.experiments.store import read
 
@@ -143,6 +143,7 @@ def _make_pages(layout: Layout, chapters: Sequence[str], preset: str, repository
     executed = [layout.executed_notebook(chapter) for chapter in chapters]
     claims = collect.collect_claims(executed, preset)
     places = {label: path.stem for path in executed for label in labels_of(nbformat.read(path, as_version=4))}
+    measured = layout.root / "benchmarks"
     pictures = layout.output / "pictures"
     shutil.rmtree(pictures, ignore_errors=True)
     pictures.mkdir()
@@ -154,7 +155,7 @@ def _make_pages(layout: Layout, chapters: Sequence[str], preset: str, repository
         "errata": errata(claims),
         "differences": differences(claims),
         "execution": execution_record(executed, preset),
-        "speeds": speeds(layout.root / "benchmarks" / "stored"),
+        "speeds": speeds(measured / "stored", read_groups(measured), read_targets(measured)),
     }
     # Rendering has no steps to count; a line says what the wait is for.
     print("rendering the pages", file=sys.stderr)
