@@ -18,6 +18,7 @@ import nbformat
 
 from bookbuild import outputs as collect
 from bookbuild import pages as covers
+from bookbuild.architecture import architecture
 from bookbuild.generated import concordance_tables, differences, errata, execution_record, scoreboard
 from bookbuild.notebooks import execute, longest_first
 from bookbuild.pages import labels_of, parts_of, stage
@@ -150,6 +151,7 @@ def _make_pages(layout: Layout, chapters: Sequence[str], preset: str, repository
     generated = {
         "frontispiece": covers.write_frontispiece(executed, pictures),
         "cards": covers.write_cards(parts_of(layout, chapters), pictures),
+        "architecture": architecture(layout.root),
         "concordance": concordance_tables(places),
         "scoreboard": scoreboard(claims),
         "errata": errata(claims),

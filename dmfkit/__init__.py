@@ -6,7 +6,7 @@ The book's chapters use what is listed here; everything else is machinery.
 from dmfkit.chapters.claims import Difference, Erratum, claim, not_testable
 from dmfkit.chapters.outputs import Origin, hand_over
 from dmfkit.chapters.settings import Parameters, read_parameters
-from dmfkit.errors import InputError
+from dmfkit.errors import InputError, SolverError
 from dmfkit.experiments.cluster import cluster
 from dmfkit.experiments.nuclear_norms import NuclearNorm, nuclear_norm_solutions
 from dmfkit.experiments.step_timings import step_timings
@@ -47,9 +47,11 @@ from dmfkit.problems.tasks import (
     CompletionTask,
     FileTask,
     FullObservationTask,
+    LowRankTask,
     RatingsTask,
     SensingTask,
     SparseCompletionTask,
+    Task,
 )
 from dmfkit.training.descent import Descent, gradient_descent
 from dmfkit.training.flow import Flow, gradient_flow, largest_stable_lr
@@ -63,6 +65,7 @@ from dmfkit.training.recorders import (
     FrameGeometry,
     HeldOutError,
     Loss,
+    Recorder,
     RelativeError,
     SingularValues,
     TargetCoordinates,
@@ -70,6 +73,7 @@ from dmfkit.training.recorders import (
     principal_sines,
 )
 from dmfkit.training.result import Result, Status
+from dmfkit.training.snapshot import Snapshot
 
 __all__ = [
     "GROUPS",
@@ -94,6 +98,7 @@ __all__ = [
     "InvariantFrames",
     "Loss",
     "LowRank",
+    "LowRankTask",
     "MatrixCompletion",
     "MatrixSensing",
     "NuclearNorm",
@@ -105,16 +110,20 @@ __all__ = [
     "PrincipalComponents",
     "Ratings",
     "RatingsTask",
+    "Recorder",
     "RelativeError",
     "Result",
     "SensingTask",
     "SingularValues",
+    "Snapshot",
+    "SolverError",
     "SparseCompletion",
     "SparseCompletionTask",
     "Start",
     "Status",
     "Store",
     "TargetCoordinates",
+    "Task",
     "UnobservedError",
     "claim",
     "cluster",
