@@ -14,6 +14,9 @@ _OLD_ROLE = 'role="doc-biblioentry"'
 _NEW_ROLE = 'role="listitem"'
 # Sphinx writes the parameters of a long signature as the answers of a list that asks nothing, which no list may be.
 _PARAMETERS = re.compile(r'(<span class="sig-paren">\(</span>\s*)<dl>(.*?)</dl>', re.DOTALL)
+_TOGGLE = "Show or hide the pages below"
+# After the theme has put its functions into the context.
+_AFTER_THEME = 600
 _SHARED_IDS = ("exercise-content", "solution-content", "proof-content")
 
 
@@ -33,6 +36,25 @@ def correct_markup(
     """Correct roles and signatures in the body of a page; Sphinx calls this for each page."""
     if "body" in context:
         context["body"] = _PARAMETERS.sub(_as_lines, context["body"].replace(_OLD_ROLE, _NEW_ROLE))
+
+
+def name_toggles(
+    app: Sphinx,  # noqa: ARG001
+    page: str,  # noqa: ARG001
+    template: str,  # noqa: ARG001
+    context: dict[str, Any],
+    doctree: object,  # noqa: ARG001
+) -> None:
+    """Name what folds pages below another one in the side bar, which is a picture only in the theme."""
+    if (contents := context.get("generate_toctree_html")) is not None:
+        context["generate_toctree_html"] = lambda *arguments, **options: _named(contents(*arguments, **options))
+
+
+def _named(contents: Any) -> Any:
+    """Return the theme's tree of the side bar with a name for each toggle."""
+    for toggle in contents.find_all("summary"):
+        toggle["aria-label"] = _TOGGLE
+    return contents
 
 
 def drop_repeated_ids(app: Sphinx, doctree: nodes.document, page: str) -> None:  # noqa: ARG001
@@ -63,5 +85,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("sphinx_proof")
     app.add_node(unenumerable_node, override=True, html=(visit_statement_without_number, depart_unenumerable_node))
     app.connect("html-page-context", correct_markup)
+    app.connect("html-page-context", name_toggles, priority=_AFTER_THEME)
     app.connect("doctree-resolved", drop_repeated_ids)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
