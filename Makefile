@@ -46,6 +46,7 @@ lint: $(installed) $(if $(npm),$(javascript))
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
+	$(bin)/lint-imports --no-logo --no-cache
 	@if [ -x node_modules/.bin/tsc ]; then npm run --silent check; else \
 	  echo "The JavaScript was not checked: $(if $(npm),its tools could not be installed,there is no npm) (see package.json)."; fi
 

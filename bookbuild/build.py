@@ -16,6 +16,7 @@ from papermill.exceptions import strip_color
 
 from bookbuild import outputs as collect
 from bookbuild import pages as covers
+from bookbuild.architecture import architecture
 from bookbuild.generated import concordance_tables, differences, errata, execution_record, scoreboard
 from bookbuild.notebooks import Job, run_processes
 from bookbuild.pages import labels_of, parts_of, stage
@@ -30,7 +31,7 @@ from bookbuild.project import (
     with_recompute,
 )
 from bookbuild.repository import Repository, choose_repository, installing_otherwise
-from bookbuild.speed_page import speeds
+from bookbuild.speed_page import read_groups, read_targets, speeds
 from dmfkit.errors import InputError
 from dmfkit.experiments.store import read
 
@@ -93,18 +94,20 @@ def _make_pages(layout: Layout, chapters: Sequence[str], preset: str, repository
     executed = [layout.executed_notebook(chapter) for chapter in chapters]
     claims = collect.collect_claims(executed, preset)
     places = {label: path.stem for path in executed for label in labels_of(nbformat.read(path, as_version=4))}
+    measured = layout.root / "benchmarks"
     pictures = layout.output / "pictures"
     shutil.rmtree(pictures, ignore_errors=True)
     pictures.mkdir()
     generated = {
         "frontispiece": covers.write_frontispiece(executed, pictures),
         "cards": covers.write_cards(parts_of(layout, chapters), pictures),
+        "architecture": architecture(layout.root),
         "concordance": concordance_tables(places),
         "scoreboard": scoreboard(claims),
         "errata": errata(claims),
         "differences": differences(claims),
         "execution": execution_record(executed, preset),
-        "speeds": speeds(layout.root / "benchmarks" / "stored"),
+        "speeds": speeds(measured / "stored", read_groups(measured), read_targets(measured)),
     }
     # Rendering has no steps to count; a line says what the wait is for.
     print("rendering the pages", file=sys.stderr)

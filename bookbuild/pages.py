@@ -201,13 +201,13 @@ def reduce_contents(contents: Mapping[str, Any], chapters: Sequence[str]) -> dic
     """Return the table of contents with those chapters only that are in the build."""
     wanted = {f"notebooks/{chapter}" for chapter in chapters}
     parts = []
-    listed = set()
+    listed: set[str] = set()
     for part in contents["parts"]:
-        files = [entry["file"] for entry in part["chapters"]]
-        kept = [file for file in files if not file.startswith("notebooks/") or file in wanted]
-        listed.update(kept)
+        chapter = "notebooks/"
+        kept = [one for one in part["chapters"] if not one["file"].startswith(chapter) or one["file"] in wanted]
+        listed.update(one["file"] for one in kept)
         if kept:
-            parts.append({**part, "chapters": [{"file": file} for file in kept]})
+            parts.append({**part, "chapters": kept})
     for missing in sorted(wanted - listed):
         raise InputError(f"The chapter {missing} is not in _toc.yml: add it to the part that it belongs to.")
     return {**contents, "parts": parts}

@@ -1,6 +1,7 @@
 """The tables of speeds, from the files that ``python -m benchmarks NAME --json FILE`` wrote.
 
-What the engine is meant to reach on two cores, as rows of the stored tables of speeds.
+What the groups of measurements mean, and what they are meant to reach, stands beside the benchmarks, in
+``groups.yml`` and ``targets.yml``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from dmfkit.errors import InputError
 
@@ -38,51 +41,23 @@ class Target:
     most: float | None = None
 
 
-_STEP = "step, depth 3, float64: "
-# The reference, whose time a run and step takes.
-AUTOGRAD = f"{_STEP}autograd through nn.Linear, 1 run"
-TARGETS = (
-    Target("A step, depth 3, against `nn.Linear`, one run", "steps", f"{_STEP}dmfkit, 1 run", AUTOGRAD, 1.8),
-    Target("the same, per run of a batch of 24", "steps", f"{_STEP}dmfkit, 24 runs", AUTOGRAD, 5.0),
-    Target("A step, depth 3, against JAX, one run", "steps", f"{_STEP}dmfkit, 1 run", f"{_STEP}JAX, 1 run", 1.0),
-    Target("the same, both in batches of 24", "steps", f"{_STEP}dmfkit, 24 runs", f"{_STEP}JAX, 24 runs", 1.0),
-    *(
-        Target(
-            f"A step, d = 1000, {what}, against JAX",
-            "steps",
-            f"step, d = 1000, {what}: dmfkit",
-            f"step, d = 1000, {what}: JAX",
-            1.0,
-        )
-        for what in ("masked, full width", "masked, compressed", "fully observed, compressed")
-    ),
-    Target(
-        "Share of the rate of batched products, depth 3, in percent",
-        "peak",
-        "share of the rate of numpy.matmul on all cores: descent, depth 3, 24 runs",
-        least=85.0,
-    ),
-    Target(
-        "Flow to the stop, against `nn.Linear` with GroupRMSprop",
-        "stop",
-        "to the stop, depth 3: dmfkit flow",
-        "to the stop, depth 3: autograd through nn.Linear",
-        60.0,
-    ),
-    Target("Figure 1, flow grid, in seconds", "figure1", "Figure 1, flow grid", most=45.0),
-    Target("Figure 1, descent grid, in seconds", "figure1", "Figure 1, descent grid", most=1080.0),
-    Target("Time of a sparse step, exponent in entries", "growth", "step, exponent in entries", most=1.1),
-    *(
-        Target(
-            f"Peak memory of {what}, against entries and factors, d = 32,000",
-            "growth",
-            "entries and factors, d = 32000",
-            f"peak memory, {what}, d = 32000",
-            most=2.0,
-        )
-        for what in ("descent", "flow")
-    ),
-)
+@dataclass(frozen=True)
+class Group:
+    """A group of measurements: the title of its table, and what the rows mean, as MyST."""
+
+    title: str
+    meaning: str
+
+
+def read_groups(benchmarks: Path) -> dict[str, Group]:
+    """Return the groups that are known, by name, in the page's order."""
+    text = (benchmarks / "groups.yml").read_text(encoding="utf-8")
+    return {name: Group(**one) for name, one in yaml.safe_load(text).items()}
+
+
+def read_targets(benchmarks: Path) -> list[Target]:
+    """Return the targets in the page's order."""
+    return [Target(**one) for one in yaml.safe_load((benchmarks / "targets.yml").read_text(encoding="utf-8"))]
 
 
 def reached(target: Target, groups: Mapping[str, Mapping[str, Any]]) -> float | None:
@@ -95,64 +70,8 @@ def reached(target: Target, groups: Mapping[str, Mapping[str, Any]]) -> float | 
     return over / value if target.over else value
 
 
-# Titles of the groups that are known, and what their rows mean.
-GROUPS = {
-    "steps": (
-        "One step of training",
-        "A step is that of the released code's GroupRMSprop, loss tested; its time is divided by the number of runs in "
-        "the batch. The reference is PyTorch as it is usually written, a stack of `nn.Linear` with automatic "
-        "differentiation and that code's optimiser. JAX compiles a loop around `jax.grad`, and does not test the loss. "
-        "All of them compute the same trajectory, and may use all cores. At the larger size it is fixed-step descent: "
-        "full width, and the compressed factorization of Yaras et al. (2023).",
-    ),
-    "peak": (
-        "How much of the time is matrix products",
-        "The machine's rate is that of products of matrices of the size of the factors, best of several batches: by "
-        "`numpy.matmul`, with a part of the batch on every core, and beside it by PyTorch and JAX. On a CPU the engine "
-        "multiplies by OpenBLAS, as NumPy does. A step of gradient descent at depth $N$ is counted as the $3(N-1)$ "
-        "products that its gradient needs: whatever else a step does lowers its share.",
-    ),
-    "stop": (
-        "One run of Figure 1 to its stop",
-        "From the same initial factors to a mean squared residual below $10^{-6}$, each once. Flow and GroupRMSprop "
-        "minimise the mean of squares, as the reference does; fixed-step descent minimises half the sum.",
-    ),
-    "figure1": (
-        "Figure 1, whole grids",
-        "Every run of the two grids of Arora et al. (2019), Figure 1, trained anew. Some runs of descent diverge "
-        "at the larger learning rate, or do not reach the stop within the steps that chapter 1 allows.",
-    ),
-    "workers": (
-        "Workers side by side",
-        "One sweep of gradient flows in one process, and on workers of one thread, whose start is timed by itself.",
-    ),
-    "compression": (
-        "Compressed factorizations",
-        "Steps, and whole runs of the gradient flow to a recovery error, at the same size as the larger one above. "
-        "The narrow factorization has hidden layers of the compressed one's width, and no frames.",
-    ),
-    "size": ("Large matrices", "Completion by entries alone: growth with size, ways to compute, and other methods."),
-    "growth": (
-        "Large matrices: growth",
-        "Time of a step of completion by entries alone, one quantity grown at a time, and peak memory beyond what "
-        "Python and the libraries take: in each row with what the rows before it made, and what the allocator keeps. "
-        "The runs of a batch are trained one after the other, each by all cores where its entries are many enough.",
-    ),
-    "products": (
-        "Large matrices: products",
-        "Ways to form the residuals at the observed entries, and gradients from them.",
-    ),
-    "recovery": (
-        "Large matrices: recovery",
-        "A matrix of low rank from few of its entries, by flows of factorizations, and by what one would take instead: "
-        "alternating least squares of the package cmfrec, without biases, and soft-impute. Observations have no noise. "
-        "Errors are squared, relative to the squared norm, on held-out entries: above 1 is worse than zero everywhere, "
-        "where alternating least squares ends with a small ridge. Of soft-impute the estimate is shown that is best on "
-        "the held-out entries, which flatters it. The peak memory counts all methods, and the libraries.",
-    ),
-    "all": ("All groups", "What the groups measure when nothing else is said, one after the other."),
-}
-
+# The reference, whose time a run and step takes.
+_AUTOGRAD = "step, depth 3, float64: autograd through nn.Linear, 1 run"
 # How the name of the row begins that has the rate of products in batches.
 _RATE = "rate of numpy.matmul on all cores, 100 x 100, float64"
 
@@ -180,8 +99,16 @@ def stored(folder: Path) -> list[dict[str, Any]]:
     return list(latest.values())
 
 
-def speeds(folder: Path) -> str:
-    """Return the page's tables as MyST: for every device its targets, then its groups in the order of `GROUPS`."""
+def speeds(folder: Path, known: Mapping[str, Group], targets: Sequence[Target]) -> str:
+    """Return the page's tables as MyST: for every device its targets, then its groups, the known ones in their order.
+
+    Parameters
+    ----------
+    folder
+        Where the measurements are stored.
+    known, targets
+        See `read_groups` and `read_targets`.
+    """
     devices: dict[str, dict[str, dict[str, Any]]] = {}
     for one in stored(folder):
         machine = one["machine"]
@@ -193,16 +120,12 @@ def speeds(folder: Path) -> str:
         machine = next(iter(groups.values()))["machine"]
         # The targets are for both of two cores.
         if machine["cores"] == machine["threads"] == 2 and machine["device"].startswith("CPU"):
-            parts += [_targets(groups), *_limit(groups)]
-        known = [name for name in GROUPS if name in groups]
-        for name in [*known, *sorted(set(groups) - set(known))]:
-            heading, meaning = GROUPS.get(name, (name.capitalize(), ""))
-            parts += [
-                f"### {heading}",
-                *([meaning] if meaning else []),
-                _made(groups[name]),
-                _table(groups[name]["rows"]),
-            ]
+            parts += [_targets(groups, targets), *_limit(groups)]
+        order = [name for name in known if name in groups]
+        for name in [*order, *sorted(set(groups) - set(order))]:
+            group = known.get(name, Group(name.capitalize(), ""))
+            meaning = [group.meaning] if group.meaning else []
+            parts += [f"### {group.title}", *meaning, _made(groups[name]), _table(groups[name]["rows"])]
     return "\n\n".join(parts) if parts else "Nothing has been measured and stored so far."
 
 
@@ -245,9 +168,9 @@ def _beside(row: Mapping[str, Any]) -> str:
     return f"{_number(row['ratio'], 3)} times as much: {_plain(row['against'].removeprefix(prefix))}"
 
 
-def _targets(groups: Mapping[str, Mapping[str, Any]]) -> str:
+def _targets(groups: Mapping[str, Mapping[str, Any]], targets: Sequence[Target]) -> str:
     lines = ["| target on two cores | wanted | measured |", "|:--|:--|:--|"]
-    for target in TARGETS:
+    for target in targets:
         wanted = f"at least {target.least:g}" if target.least is not None else f"at most {target.most:g}"
         value = reached(target, groups)
         found = "not measured"
@@ -263,7 +186,7 @@ def _limit(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """How far any engine on the same matrix products could go; nothing where that was not measured."""
     values = {row["name"]: row["value"] for name in ("steps", "peak") for row in groups.get(name, {"rows": ()})["rows"]}
     rate = next((value for name, value in values.items() if name.startswith(_RATE)), None)
-    reference = values.get(AUTOGRAD)
+    reference = values.get(_AUTOGRAD)
     if not rate or not reference:
         return []
     least = 6 * 2 * 100**3 / (1e9 * rate) * 1e6

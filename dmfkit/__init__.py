@@ -7,7 +7,7 @@ from dmfkit.chapters.claims import Difference, Erratum, claim, not_testable
 from dmfkit.chapters.outputs import Origin, hand_over
 from dmfkit.chapters.parameters import Parameters
 from dmfkit.chapters.settings import read_parameters
-from dmfkit.errors import InputError
+from dmfkit.errors import InputError, SolverError
 from dmfkit.experiments.cluster import cluster
 from dmfkit.experiments.nuclear_norms import NuclearNorm, nuclear_norm_solutions
 from dmfkit.experiments.step_timings import step_timings
@@ -49,9 +49,11 @@ from dmfkit.problems.tasks import (
     CompletionTask,
     FileTask,
     FullObservationTask,
+    LowRankTask,
     RatingsTask,
     SensingTask,
     SparseCompletionTask,
+    Task,
 )
 from dmfkit.training.descent import Descent, gradient_descent
 from dmfkit.training.flow import Flow, gradient_flow, largest_stable_lr
@@ -65,6 +67,7 @@ from dmfkit.training.recorders import (
     FrameGeometry,
     HeldOutError,
     Loss,
+    Recorder,
     RelativeError,
     SingularValues,
     TargetCoordinates,
@@ -72,6 +75,7 @@ from dmfkit.training.recorders import (
     principal_sines,
 )
 from dmfkit.training.result import Result, Status
+from dmfkit.training.snapshot import Snapshot
 
 __all__ = [
     "GROUPS",
@@ -96,6 +100,7 @@ __all__ = [
     "InvariantFrames",
     "Loss",
     "LowRank",
+    "LowRankTask",
     "MatrixCompletion",
     "MatrixSensing",
     "NuclearNorm",
@@ -107,16 +112,20 @@ __all__ = [
     "PrincipalComponents",
     "Ratings",
     "RatingsTask",
+    "Recorder",
     "RelativeError",
     "Result",
     "SensingTask",
     "SingularValues",
+    "Snapshot",
+    "SolverError",
     "SparseCompletion",
     "SparseCompletionTask",
     "Start",
     "Status",
     "Store",
     "TargetCoordinates",
+    "Task",
     "UnobservedError",
     "claim",
     "cluster",

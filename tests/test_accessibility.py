@@ -1,4 +1,4 @@
-"""The markup of statements, proofs and exercises: every label is one id, and no id occurs twice."""
+"""The markup of statements, proofs, exercises and signatures: labels are ids, no id occurs twice, lists are lists."""
 
 import re
 from collections import Counter
@@ -43,6 +43,10 @@ Six.
 Seven.
 ```
 
+```{eval-rst}
+.. py:function:: long_name(first, second)
+```
+
 {prf:ref}`First <thm-first>`, {prf:ref}`lem-second`, {ref}`ex-third`
 """
 EXTENSIONS = ["myst_parser", "sphinx_proof", "sphinx_exercise", "bookbuild.sphinx_fixes"]
@@ -54,7 +58,7 @@ def html(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     (folder / "index.md").write_text(PAGE, encoding="utf-8")
     out = folder / "out"
-    settings = {"extensions": EXTENSIONS, "html_theme": "basic"}
+    settings = {"extensions": EXTENSIONS, "html_theme": "basic", "maximum_signature_line_length": 10}
     Sphinx(folder, None, out, out, "html", confoverrides=settings, status=None, warningiserror=True).build()
     return (out / "index.html").read_text(encoding="utf-8")
 
@@ -70,3 +74,10 @@ def test_a_heading_keeps_its_id_and_a_statement_its_word(html):
     assert '<section id="proof">' in html
     assert re.search(r'<span class="caption-number">Theorem </span> \(First\)', html)
     assert html.count('class="proof theorem admonition"') == 1
+
+
+def test_the_parameters_of_a_long_signature_are_lines_and_no_list(html):
+    shown = re.search(r'<dt class="sig.*?</dt>', html, re.DOTALL)[0]
+    assert re.findall(r'<span class="dmfkit-parameter">.*?class="pre">(\w+)<.*?,</span>', shown) == ["first", "second"]
+    assert "<dl>" not in shown
+    assert "<dd>" not in shown

@@ -22,6 +22,8 @@ FOLDERS = {
     "benchmarks": (("benchmarks", "cluster"), True),
 }
 OURS = {"dmfkit", "bookbuild", "benchmarks", "tests", "tools"}
+# What a test imports to see what happens where it is missing.
+ABSENT = {"absent_here"}
 
 
 def names(requirements):
@@ -50,7 +52,7 @@ def imported(folder):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:
                 modules = [node.module]
-            for top in {module.partition(".")[0] for module in modules} - own - sys.stdlib_module_names:
+            for top in {module.partition(".")[0] for module in modules} - own - ABSENT - sys.stdlib_module_names:
                 # What is not installed here, such as an extra's library, is called as it is imported.
                 name = canonicalize_name(distributions.get(top, [top])[0])
                 found.setdefault(name, set()).add(path.relative_to(ROOT).as_posix())

@@ -24,7 +24,8 @@ def test_every_name_of_the_notation_page_is_a_name_of_the_code():
 
 def test_the_table_of_contents_lists_every_page_and_chapter_once():
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    listed = [contents["root"], *(entry["file"] for part in contents["parts"] for entry in part["chapters"])]
+    entries = [entry for part in contents["parts"] for entry in part["chapters"]]
+    listed = [contents["root"], *(one["file"] for entry in entries for one in [entry, *entry.get("sections", [])])]
     pages = [f"book/{path.stem}" for path in (ROOT / "book").glob("*.md")]
     chapters = [f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")]
     assert sorted(listed) == sorted(pages + chapters)

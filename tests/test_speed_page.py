@@ -5,11 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from bookbuild.speed_page import GROUPS, TARGETS, _table, reached, speeds, stored
+from bookbuild.speed_page import _table, reached, read_groups, read_targets, speeds, stored
 from dmfkit.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 STORED = ROOT / "benchmarks" / "stored"
+GROUPS = read_groups(ROOT / "benchmarks")
+TARGETS = read_targets(ROOT / "benchmarks")
+
+
+def page_of(folder):
+    return speeds(folder, GROUPS, TARGETS)
 
 
 def made(group, rows, **machine):
@@ -42,7 +48,7 @@ def test_stored_files_hold_rows_whose_ratios_agree_with_their_values():
 
 
 def test_the_page_shows_every_stored_row_and_its_machine():
-    page = speeds(STORED).replace("\\_", "_")
+    page = page_of(STORED).replace("\\_", "_")
     for one in stored(STORED):
         assert one["machine"]["date"] in page
         assert one["machine"]["processor"] in page
@@ -83,7 +89,7 @@ def test_the_page_says_what_is_missed_met_and_unmeasured(tmp_path):
     flow, reference = "to the stop, depth 3: dmfkit flow", "to the stop, depth 3: autograd through nn.Linear"
     rows = [(reference, 70.0, "s", "", None), (flow, 1.0, "s", reference, 70.0)]
     write(tmp_path, peak=made("peak", [(share, 50.0, "%", "", None)]), stop=made("stop", rows))
-    targets = {line.split(" | ")[0]: line for line in speeds(tmp_path).splitlines() if " | at " in line}
+    targets = {line.split(" | ")[0]: line for line in page_of(tmp_path).splitlines() if " | at " in line}
     assert len(targets) == len(TARGETS)
     assert "| 50, **missed** |" in targets["| Share of the rate of batched products, depth 3, in percent"]
     assert "| 70, met |" in targets["| Flow to the stop, against `nn.Linear` with GroupRMSprop"]
@@ -95,7 +101,7 @@ def test_of_a_device_and_a_group_only_the_latest_table_is_shown(tmp_path):
     new = made("peak", [("rate", 2.0, "GFLOP/s", "", None), ("unreached", None, "s", "", None)], date="2026-02-01")
     elsewhere = made("peak", [("rate", 3.0, "GFLOP/s", "", None)], processor="Another", cores=8, threads=8)
     write(tmp_path, a=new, b=old, c=elsewhere)
-    page = speeds(tmp_path)
+    page = page_of(tmp_path)
     assert "| rate | 2 GFLOP/s |" in page
     assert "| rate | 1 GFLOP/s |" not in page
     assert "| unreached | not reached |" in page
@@ -111,10 +117,10 @@ def test_every_target_names_a_group_and_one_bound():
 
 
 def test_without_measurements_the_page_says_so_and_a_wrong_file_is_named(tmp_path):
-    assert "Nothing has been measured" in speeds(tmp_path)
+    assert "Nothing has been measured" in page_of(tmp_path)
     (tmp_path / "broken.json").write_text('{"rows": []}')
     with pytest.raises(InputError, match=r"broken\.json is not a table of speeds"):
-        speeds(tmp_path)
+        page_of(tmp_path)
 
 
 def test_the_page_says_how_far_the_products_allow(tmp_path):
@@ -127,8 +133,8 @@ def test_the_page_says_how_far_the_products_allow(tmp_path):
     )
     step = ("step, depth 3, float64: autograd through nn.Linear, 1 run", 500.0, "us/run", "", None)
     write(tmp_path, peak=made("peak", [rate]))
-    assert "at most" not in speeds(tmp_path).partition("### ")[0].replace("| at most", "")
+    assert "at most" not in page_of(tmp_path).partition("### ")[0].replace("| at most", "")
     write(tmp_path, steps=made("steps", [step]))
     # Twelve million operations at sixty thousand a microsecond.
-    assert "take 200 µs a run" in speeds(tmp_path)
-    assert "at most 2.5 times faster" in speeds(tmp_path)
+    assert "take 200 µs a run" in page_of(tmp_path)
+    assert "at most 2.5 times faster" in page_of(tmp_path)

@@ -60,14 +60,14 @@ class Certificate:
     least_eigenvalue : float
         Of W. Not below zero if W is positive semidefinite.
     violation : float
-        Largest |<A_i, W> - y_i|.
+        Largest ``|<A_i, W> - y_i|``.
     largest_dual_eigenvalue : float
-        Of A^dagger(nu). At most 1 if nu is dual feasible.
+        Of ``A^dagger(nu)``. At most 1 if nu is dual feasible.
     slack : float
-        <I - A^dagger(nu), W>.
+        ``<I - A^dagger(nu), W>``.
     trace, dual_bound : float
-        tr W and nu^T y. If the first three are in order, the least trace lies between dual_bound and trace, whose
-        difference is the slack.
+        ``tr W`` and ``nu^T y``. If the first three are in order, the least trace lies between `dual_bound` and
+        `trace`, whose difference is the slack.
     """
 
     least_eigenvalue: float

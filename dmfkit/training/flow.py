@@ -98,7 +98,7 @@ def gradient_flow(
     factor_rates: Sequence[float] = (),
     on_end: Callable[[int], None] | None = None,
 ) -> Result:
-    """Follow ``dW_j/dt = -d l(W_N .. W_1) / dW_j`` (Eq 4 of Arora et al. 2019) for a batch of runs.
+    """Follow the gradient flow, ``dW_j/dt = -d l / dW_j`` (Eq 4 of Arora et al. 2019), for a batch of runs.
 
     Parameters
     ----------

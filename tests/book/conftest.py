@@ -14,7 +14,7 @@ import pytest
 from bookbuild import Layout
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("book", "bookbuild", "dmfkit", "notebooks", "_config.yml", "_toc.yml")
+SOURCES = ("book", "bookbuild", "dmfkit", "notebooks", "_config.yml", "_toc.yml", "pyproject.toml")
 LEFT_BY_RUNNING = ("__pycache__", ".ipynb_checkpoints")
 
 

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 
+import dmfkit
 from dmfkit.chapters.claims import ledger
 
 pytestmark = pytest.mark.book
@@ -152,6 +153,25 @@ def test_pages_and_styles_fetch_nothing_from_other_hosts(layout, parsed):
     pattern = re.compile(r"(?:url\(\s*[\"']?|@import\s+[\"'])((?:https?:)?//[^\"')\s]+)")
     found = {path.name: pattern.findall(path.read_text(encoding="utf-8")) for path in styles}
     assert {name: addresses for name, addresses in found.items() if addresses} == {}
+
+
+def test_every_public_name_in_the_code_of_a_chapter_leads_to_its_entry(layout, parsed):
+    name = re.compile(
+        r'(<a class="dmfkit-entry"[^>]*>)?<span class="n">dm</span><span class="o">.</span>(?:<[^>]+>)(\w+)'
+    )
+    linked = Counter()
+    for chapter in layout.notebooks.glob("*.ipynb"):
+        page = layout.html / "notebooks" / f"{chapter.stem}.html"
+        for link, used in name.findall(page.read_text(encoding="utf-8")):
+            if used in dmfkit.__all__ and callable(getattr(dmfkit, used)):
+                assert link, (chapter.stem, used)
+                linked[used] += 1
+    assert len(linked) > 50
+    entries = {path.name: page for path, page in parsed.items() if path.name.startswith("api")}
+    for used in linked:
+        assert sum(f"dmfkit.{used}" in page.ids for page in entries.values()) == 1, used
+    # Beside every entry stands the way to its source.
+    assert all(any("_modules/" in href for href in page.links) for page in entries.values())
 
 
 def test_the_scoreboard_has_every_claim_once(layout, parsed):
