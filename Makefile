@@ -35,11 +35,11 @@ check: lint
 # The tests' own book lies apart, so that testing never replaces the book that you read. Other processors have other
 # kernels of OpenBLAS, which round otherwise: stored results must hold with those that have no AVX-512, too.
 test: lint
-	$(bin)/python -m tests.browser
+	$(bin)/python -m tests.support.browser
 	$(bin)/python -m bookbuild book --preset quick --output _build/test
 	@if grep -qw avx2 /proc/cpuinfo 2>/dev/null; then set -x; \
 	  OPENBLAS_CORETYPE=Haswell DMFKIT_RECHECK=short OMP_NUM_THREADS=1 $(bin)/python -m pytest \
-	    -n $(TEST_JOBS) --dist worksteal -k can_be_made_again tests/test_stored_results.py; fi
+	    -n $(TEST_JOBS) --dist worksteal -k can_be_made_again tests/experiments/test_stored_results.py; fi
 	OMP_NUM_THREADS=1 $(bin)/python -m pytest -n $(TEST_JOBS) --dist worksteal -rs
 
 lint: $(installed) $(if $(npm),$(javascript))
