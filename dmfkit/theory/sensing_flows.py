@@ -24,7 +24,7 @@ def identity_factors(d: int, depth: int, alpha: float) -> Array:
 
 
 def factor_velocity(measurements: Array, labels: Array, factors: Sequence[Array]) -> list[Array]:
-    """Minus the gradient of ``||A(W_N .. W_1) - y||^2 / 2`` in every factor, Eq (4) of Arora et al. (2019).
+    """Minus the gradient of ``||A(W) - y||^2 / 2`` in every factor of W, Eq (4) of Arora et al. (2019).
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def integrate_factors(
     rtol: float = 1e-12,
     atol: float = 1e-15,
 ) -> Path:
-    """Gradient flow on ``||A(W_N .. W_1) - y||^2 / 2``, with the integral s of the residuals.
+    """Gradient flow on ``||A(W) - y||^2 / 2`` in the factors of W, with the integral s of the residuals.
 
     Parameters
     ----------

@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from docutils.frontend import get_default_settings
+from docutils.parsers.rst import Parser
+from docutils.utils import new_document
+from sphinx.ext.autosummary import extract_summary
 
 import dmfkit
 from bookbuild.api_reference import MODULES
@@ -43,6 +47,16 @@ def test_every_public_class_and_function_is_listed_once(module):
     lists = [names for text in texts for name, names in LIST.findall(text) if name == module.__name__]
     public = [name for name in module.__all__ if callable(getattr(module, name))]
     assert sorted(" ".join(lists).split()) == sorted(public)
+
+
+@pytest.mark.parametrize("module", [dmfkit, theory, interactive], ids=lambda module: module.__name__)
+def test_the_first_sentence_of_a_docstring_is_not_cut_in_a_formula(module):
+    # The list of entries shows it, and takes a point and a space for its end.
+    document = new_document("entry", get_default_settings(Parser()))
+    for name in module.__all__:
+        if callable(public := getattr(module, name)):
+            sentence = extract_summary(inspect.getdoc(public).splitlines(), document)
+            assert sentence.count("``") % 2 == 0, f"{name}: {sentence}"
 
 
 def test_every_module_with_entries_has_a_name_in_code():
