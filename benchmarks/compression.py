@@ -18,10 +18,10 @@ from dmfkit.experiments.progress import Progress
 from dmfkit.experiments.step_timings import step_timings
 from dmfkit.factorizations.starts import AnyStart
 from dmfkit.gradients.blocks import BlockwiseEvaluator
-from dmfkit.gradients.choice import Way, way
+from dmfkit.gradients.choice import Kernel, kernel_for
 from dmfkit.gradients.compiled import CompiledEvaluator
 from dmfkit.gradients.entries import EntrywiseEvaluator
-from dmfkit.gradients.tensors import AnyEvaluator
+from dmfkit.gradients.evaluator import BaseEvaluator
 from dmfkit.linalg import spectra
 from dmfkit.training.recorders import Snapshot
 
@@ -99,8 +99,8 @@ def _residuals(task: CompletionTask, repeats: int) -> list[Row]:
         with threadpool_limits(1, user_api="blas"):
             for share in (0.3, 0.2, 0.1, 0.05, 0.02):
                 problem = replace(task, n_observed=max(1, int(share * task.d**2))).problem()
-                blocks = way(replace(problem, mask=torch.ones_like(problem.mask)), widths) is Way.BLOCKS
-                other: AnyEvaluator = (
+                blocks = kernel_for(replace(problem, mask=torch.ones_like(problem.mask)), widths) is Kernel.BLOCKS
+                other: BaseEvaluator = (
                     BlockwiseEvaluator(problem, widths, 1) if blocks else CompiledEvaluator(problem, widths)
                 )
                 where = f"evaluation on one core, {share:.0%} observed"
@@ -112,7 +112,7 @@ def _residuals(task: CompletionTask, repeats: int) -> list[Row]:
     return found
 
 
-def _median(evaluator: AnyEvaluator, state: Tensor, repeats: int) -> float:
+def _median(evaluator: BaseEvaluator, state: Tensor, repeats: int) -> float:
     out, seconds = torch.empty_like(state), []
     for _ in range(repeats + 1):
         began = time.perf_counter()

@@ -22,7 +22,7 @@ from dmfkit import (
     gradient_flow,
 )
 from dmfkit.gradients.blocks import BLOCK, MOST_GROUPS, BlockwiseEvaluator
-from dmfkit.gradients.choice import Way, evaluator_for, way
+from dmfkit.gradients.choice import Kernel, evaluator_for, kernel_for
 from dmfkit.gradients.tensors import Evaluator
 
 D = 520
@@ -113,8 +113,8 @@ def test_large_and_thin_ones_are_chosen():
     problem, small = MASKED.problem(), CompletionTask(d=100, rank=2, n_observed=4000).problem()
     assert isinstance(evaluator_for(problem, (D, 4, D), 1), BlockwiseEvaluator)
     assert isinstance(evaluator_for(FULL.problem(), (D, 4, D), 1), BlockwiseEvaluator)
-    assert way(small, (100, 4, 100)) is Way.LOOPS
+    assert kernel_for(small, (100, 4, 100)) is Kernel.LOOPS
     for widths in ((D, 5, D), (D, D)):
-        assert way(problem, widths) is Way.LOOPS
+        assert kernel_for(problem, widths) is Kernel.LOOPS
     few = CompletionTask(d=D, rank=2, n_observed=2000).problem()
     assert not isinstance(evaluator_for(few, (D, 4, D), 1), BlockwiseEvaluator)

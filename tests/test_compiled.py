@@ -26,15 +26,12 @@ from dmfkit import (
     gradient_flow,
     initialise,
 )
-from dmfkit.gradients import choice as evaluators
+from dmfkit.gradients import choice
 from dmfkit.gradients import compiled_loops as loops
-from dmfkit.gradients.choice import Way
+from dmfkit.gradients.choice import LONGEST, SHORTEST, Kernel, execution_for
 from dmfkit.gradients.compiled import CompiledEvaluator
-from dmfkit.gradients.threads import cores
 from dmfkit.linalg import compiled
 from dmfkit.linalg import compiled_loops as entries
-from dmfkit.training import descent_batch
-from dmfkit.training.descent_batch import LONGEST, SHORTEST, Batch, Rule
 
 TASKS = {
     "completion": CompletionTask(d=12, rank=2, n_observed=90, target_norm=12.0),
@@ -54,8 +51,7 @@ def by_tensors(monkeypatch):
     """Let everything be evaluated by tensor operations."""
 
     def use():
-        for module in (descent_batch, evaluators):
-            monkeypatch.setattr(module, "way", lambda *_: Way.TENSORS)
+        monkeypatch.setattr(choice, "kernel_for", lambda *_: Kernel.TENSORS)
 
     return use
 
@@ -132,7 +128,7 @@ def test_the_length_of_blocks_changes_nothing(rule, monkeypatch):
     settings = replace(RULES[rule], max_steps=333)
     found = []
     for longest in (LONGEST, 7):
-        monkeypatch.setattr(descent_batch, "LONGEST", longest)
+        monkeypatch.setattr(choice, "LONGEST", longest)
         found.append(gradient_descent(problem, start, settings))
     assert torch.equal(found[0].factorization.state, found[1].factorization.state)
     assert torch.equal(found[0].n_steps, found[1].n_steps)
@@ -142,11 +138,7 @@ def test_blocks_are_long_for_small_factors_and_short_for_large_ones():
     found = []
     for d in (4, 100, 600):
         problem = CompletionTask(d=d, rank=2, n_observed=d * d // 2).problem()
-        widths = full_widths(problem.shape, 3)
-        state = torch.zeros(1, Factorization(torch.zeros(1, 3 * d * d), widths).state.shape[1], dtype=torch.float64)
-        with cores(problem, widths) as division:
-            batch = Batch(problem, widths, state, torch.ones(1), 0.0, Rule("fixed", (), 0.0, 10), division)
-            found.append(batch.block)
+        found.append(execution_for(problem, full_widths(problem.shape, 3), 1).block)
     assert found == sorted(found, reverse=True)
     assert (found[0], found[-1]) == (LONGEST, SHORTEST)
 

@@ -37,7 +37,7 @@ from dmfkit import (
     truncated_gaussian,
     with_frames,
 )
-from dmfkit.factorizations.starts import Beginning
+from dmfkit.factorizations.starts import InitialPoint
 from dmfkit.gradients.tensors import Evaluator
 from dmfkit.problems.tasks import key_values
 from dmfkit.theory import bounded_lr, compression_bound, compression_gap, middle_scales, monotone_lr, others_squared
@@ -293,7 +293,7 @@ def test_fields_added_later_do_not_change_the_keys_of_older_results():
 def test_a_start_begins_with_what_initialise_gives():
     problem = masked().problem()
     begun = Start(depth=2, init_scale=0.3, seed=5).begin(problem)
-    assert isinstance(begun, Beginning)
+    assert isinstance(begun, InitialPoint)
     assert torch.equal(begun.factorization.state, initialise("gaussian", (60, 60, 60), [0.3], [5]).state)
 
 

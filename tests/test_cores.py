@@ -24,8 +24,9 @@ from dmfkit import (
     gradient_flow,
     initialise,
 )
+from dmfkit.gradients.choice import execution_for
 from dmfkit.gradients.tensors import Evaluator
-from dmfkit.gradients.threads import cores
+from dmfkit.gradients.threads import Workers
 from dmfkit.linalg.backend import BY_NUMPY, BY_TORCH, ONE_THREAD, sum_of_squares
 from dmfkit.training.descent import BACK
 from dmfkit.training.flow import largest_stable_lr
@@ -141,8 +142,10 @@ def test_threads_are_given_where_they_are_worth_it_and_set_back(threads):
     before = blas_threads()
     small, large = full_widths((20, 20), 2), full_widths((250, 250), 2)
     for d, widths, parts in ((60, WIDTHS, 2), (20, small, 1), (250, large, 1)):
-        with cores(CompletionTask(d=d, rank=2, n_observed=d * d // 2).problem(), widths) as division:
-            assert division.parts(2 if d != 60 else 12) == parts
+        problem = CompletionTask(d=d, rank=2, n_observed=d * d // 2).problem()
+        execution = execution_for(problem, widths, 2 if d != 60 else 12)
+        assert execution.batches == parts
+        with Workers(execution) as workers, workers.library_threads():
             assert torch.get_num_threads() == 1
             if d != 250:
                 assert blas_threads() == {1}
@@ -156,15 +159,16 @@ def test_large_runs_are_side_by_side_while_they_occupy_the_cores(threads):
     threads(2)
     before, d = blas_threads(), 210
     problem, widths = CompletionTask(d=d, rank=2, n_observed=d * d // 2).problem(), full_widths((d, d), 2)
-    with cores(problem, widths) as division:
+    execution = execution_for(problem, widths, 9)
+    with Workers(execution) as workers, workers.library_threads():
         for left, parts in ((9, 2), (5, 1), (4, 2), (3, 1), (2, 2), (1, 1)):
-            assert division.divide(left, 10) == parts
-            assert blas_threads() == ({1} if parts == 2 else before)
-        assert division.divide(2, 10) == 2
+            assert execution.of(left).parts == execution.of(left).parts_at_once == parts
+            for seen in workers.map(lambda _: blas_threads(), range(parts)):
+                assert seen == ({1} if parts == 2 else before)
+            assert blas_threads() == before
     assert blas_threads() == before
     # A flow keeps its runs to the end.
-    with cores(problem, widths) as division:
-        assert division.parts(5) == 1
+    assert execution.of(5).batches == execution.of(9).batches == 1
     # The same but for rounding, whenever the others end.
     start = initialise("gaussian", widths, [1.0, 1.0, 0.1, 1e-4], range(4))
     settings = Descent(lr=1e-3, stop=3e-1, max_steps=150)
@@ -178,18 +182,18 @@ def test_large_runs_are_side_by_side_while_they_occupy_the_cores(threads):
 
 def test_an_error_in_a_part_stops_the_others_and_is_raised(threads):
     threads(2)
-    with cores(TASK.problem(), WIDTHS) as division:
+    with Workers(execution_for(TASK.problem(), WIDTHS, 2)) as workers, workers.library_threads():
 
         def work(part):
             if part == 0:
                 raise KeyboardInterrupt
             began = time.perf_counter()
-            while not division.stop.is_set():
+            while not workers.stop.is_set():
                 assert time.perf_counter() - began < PATIENCE
                 time.sleep(0.01)
 
         with pytest.raises(KeyboardInterrupt):
-            division.map(work, (0, 1))
+            workers.map(work, (0, 1))
     assert torch.get_num_threads() == 2
 
 

@@ -106,6 +106,7 @@ def test_a_diverging_run_leaves_the_others_alone_and_is_told_a_rate_that_works(s
     result = gradient_descent(small_completion, start, Descent(stop=1e-4, max_steps=20_000), lr=[0.5, 0.01])
     assert result.status.tolist() == [Status.DIVERGED, Status.CONVERGED]
     stable = float(result.stable_lr[0])
+    assert result.measured_stable_lr.isnan().all()
     assert "lower lr below" in result.advice(0)
     assert 0.01 < stable < 0.5
     # The advice is sharp: a little below it descent converges, well above it does not.

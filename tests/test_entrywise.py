@@ -7,7 +7,7 @@ import torch
 from made import random_factors
 
 from dmfkit import CompletionTask
-from dmfkit.gradients.choice import SPARSE_SHARE, SPARSE_SIZE, SPARSE_WIDTH, Way, evaluator_for, way
+from dmfkit.gradients.choice import SPARSE_SHARE, SPARSE_SIZE, SPARSE_WIDTH, Kernel, evaluator_for, kernel_for
 from dmfkit.gradients.entries import EntrywiseEvaluator
 from dmfkit.gradients.tensors import Evaluator
 
@@ -49,5 +49,5 @@ def test_the_cheapest_one_is_chosen():
     assert isinstance(evaluator_for(few, (d, 40, d), 1), EntrywiseEvaluator)
     for problem, width in ((many, 40), (few, SPARSE_WIDTH + 1), (small, 40)):
         side = problem.shape[0]
-        assert way(problem, (side, width, side)) is not Way.ENTRIES
-    assert way(few, (d, d)) is Way.LOOPS
+        assert kernel_for(problem, (side, width, side)) is not Kernel.ENTRIES
+    assert kernel_for(few, (d, d)) is Kernel.LOOPS

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from dmfkit import CompletionTask, FullObservationTask, SensingTask, initialise
-from dmfkit.gradients.choice import evaluator_for
-from dmfkit.gradients.threads import cores
+from dmfkit import CompletionTask, Factorization, FullObservationTask, SensingTask, initialise
+from dmfkit.gradients.choice import evaluator_for, execution_for
+from dmfkit.gradients.evaluator import DescentRule
+from dmfkit.gradients.threads import Workers
 from dmfkit.training.chebyshev import chebyshev_step
-from dmfkit.training.descent_batch import Batch, Rule
+from dmfkit.training.descent_batch import DescentTraining
+from dmfkit.training.loop import ActiveRuns
 
 NOWHERE = torch.device("meta")
 TASKS = {
@@ -37,9 +39,10 @@ def problem_and_start(name):
 def test_a_block_of_descent_looks_at_no_number(name, rule):
     problem, widths, state = problem_and_start(name)
     rates = torch.empty(N_RUNS, dtype=state.dtype, device=NOWHERE)
-    with cores(problem, widths) as division:
-        batch = Batch(problem, widths, state, rates, 1e-6, Rule(rule, (1.0, 0.1, 1.0), 0.1, 100), division)
-        squares = batch.advance(0, 20)
+    runs, settings = ActiveRuns(problem, Factorization(state, widths)), DescentRule(rule, (1.0, 0.1, 1.0), 0.1, 100)
+    with Workers(execution_for(problem, widths, N_RUNS)) as workers, workers.library_threads():
+        training = DescentTraining(runs, workers, settings, rates, 1e-6)
+        squares = training._descend(range(20))
     assert squares.device == NOWHERE
     assert squares.shape == (N_RUNS,)
 

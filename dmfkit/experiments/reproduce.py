@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -72,10 +71,7 @@ def recompute_point(
     method, moments = plan.method, plan.record_at
     if until is not None:
         moments = tuple(moment for moment in moments if moment <= until)
-        if isinstance(method, Descent):
-            method = replace(method, max_steps=int(until))
-        else:
-            method = replace(method, horizon=until)
+        method = method.until(until)
     single: dict[str, Any] = {name: (value,) for name, value in point.items()}
     return sweep(plan.task, plan.start, method, record=plan.record, record_at=moments, device=device, **single)
 

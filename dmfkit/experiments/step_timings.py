@@ -23,9 +23,10 @@ from dmfkit.experiments.progress import Progress
 from dmfkit.experiments.provenance import hardware, run_provenance
 from dmfkit.experiments.store import Store, find_or_compute, specification_key
 from dmfkit.experiments.sweeps import choose_device
-from dmfkit.factorizations.starts import AnyStart, Beginning
+from dmfkit.factorizations.starts import AnyStart, InitialPoint
 from dmfkit.problems.tasks import Task, key_values
-from dmfkit.training.descent import Descent, gradient_descent
+from dmfkit.training.descent import Descent
+from dmfkit.training.loop import train
 
 # What is added to the shorter of two runs takes about so long.
 LEAST_SECONDS = 0.3
@@ -154,12 +155,12 @@ def _measure(task: Task, starts: Mapping[str, AnyStart], device: torch.device, r
     begin_seconds, ways, taken, n_parameters = [], {}, dict[str, list[int]](), []
     for name, start in starts.items():
         began = time.perf_counter()
-        beginning = start.begin(problem)
+        point = start.begin(problem)
         wait()
         begin_seconds.append(time.perf_counter() - began)
         taken[name] = []
-        ways[name] = partial(_train, beginning, taken[name])
-        n_parameters.append(beginning.factorization.state.shape[1])
+        ways[name] = partial(_train, point, taken[name])
+        n_parameters.append(point.factorization.state.shape[1])
     seconds = step_seconds(ways, repeats, label, REPEAT_SECONDS)
     variables: dict[str, Any] = {
         "step_seconds": (("start", "repeat"), np.array(list(seconds.values()))),
@@ -170,8 +171,8 @@ def _measure(task: Task, starts: Mapping[str, AnyStart], device: torch.device, r
     return xr.Dataset(variables, coords={"start": list(starts)})
 
 
-def _train(beginning: Beginning, taken: list[int], steps: int) -> None:
+def _train(point: InitialPoint, taken: list[int], steps: int) -> None:
     """Take so many steps, and note it; the learning rate is small enough to change nothing."""
     taken.append(steps)
-    method = Descent(lr=1e-12, stop=0.0, max_steps=steps, factor_rates=beginning.factor_rates)
-    gradient_descent(beginning.problem, beginning.factorization, method)
+    method = Descent(lr=1e-12, stop=0.0, max_steps=steps)
+    train(point.problem, point.factorization, method, factor_rates=point.factor_rates)

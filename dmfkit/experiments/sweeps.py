@@ -14,7 +14,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,9 @@ from dmfkit.factorizations.starts import AnyStart
 from dmfkit.linalg import spectra
 from dmfkit.problems.losses import Problem
 from dmfkit.problems.tasks import Task, field_names, key_values, with_fields
-from dmfkit.training.descent import Descent, gradient_descent
-from dmfkit.training.flow import Flow, gradient_flow
+from dmfkit.training.descent import Descent
+from dmfkit.training.flow import Flow
+from dmfkit.training.loop import Record, per_run_settings, shared_settings, train
 from dmfkit.training.recorders import Recorder
 from dmfkit.training.result import Result
 from dmfkit.training.snapshot import snapshot_of
@@ -140,7 +141,7 @@ class Sweep:
     @property
     def moment(self) -> str:
         """Name of the dimension of recorded moments."""
-        return "step" if isinstance(self.method, Descent) else "time"
+        return self.method.moment_name
 
 
 def sweep(
@@ -230,7 +231,7 @@ def _resolve(plan: Sweep, point: dict[str, Any]) -> tuple[Task, AnyStart, Descen
 
 
 def _batches(plan: Sweep, runs_per_batch: int) -> list[list[int]]:
-    """Indices of the points that train together: same problem, same widths, same method up to the learning rate.
+    """Indices of the points that train together: same problem, same widths, same method up to per-run settings.
 
     Checks every task before anything is trained, so that impossible values are found at once. Batches of one task
     follow each other, so that its problem need be made only once.
@@ -241,11 +242,7 @@ def _batches(plan: Sweep, runs_per_batch: int) -> list[list[int]]:
         if task not in tasks:
             task.check()
             tasks[task] = {}
-        shared = (
-            start.widths(task.shape),
-            start.shared,
-            replace(method, lr=1.0) if isinstance(method, Descent) else method,
-        )
+        shared = (start.widths(task.shape), start.shared, shared_settings(method))
         tasks[task].setdefault(shared, []).append(index)
     return [
         group[first : first + runs_per_batch]
@@ -285,24 +282,16 @@ def _train(
     problems: LatestProblem,
 ) -> xr.Dataset:
     """Train one batch; the dataset has the dimension ``run``, numbered by the grid, and says on which device."""
-    resolved = [_resolve(plan, plan.points[index]) for index in indices]
-    task, _, method = resolved[0]
-    dtype = getattr(torch, getattr(method, "dtype", "float64"))
-    problem = problems.of(task, device, dtype)
-    beginnings = [one.begin(problem) for _, one, _ in resolved]
-    problem, rates = beginnings[0].problem, beginnings[0].factor_rates
-    initial = Factorization(
-        torch.cat([one.factorization.state for one in beginnings]), beginnings[0].factorization.widths
-    )
+    tasks, starts, methods = zip(*(_resolve(plan, plan.points[index]) for index in indices), strict=True)
+    given = problems.of(tasks[0], device, getattr(torch, methods[0].dtype))
+    points = [start.begin(given) for start in starts]
+    # Of a batch with a `ProjectedPoint` all starts are equal, see `AnyStart.shared`: so are the problems.
+    problem, rates = points[0].problem, points[0].factor_rates
+    initial = Factorization(torch.cat([one.factorization.state for one in points]), points[0].factorization.widths)
     began = time.perf_counter()
-    shared: dict[str, Any] = {"record": plan.record, "on_end": on_end}
-    if isinstance(method, Descent):
-        lrs = [one.lr for _, _, one in resolved if isinstance(one, Descent)]
-        steps = [int(step) for step in plan.record_at]
-        paced = replace(method, factor_rates=rates or method.factor_rates)
-        result = gradient_descent(problem, initial, paced, lr=lrs, record_at=steps, **shared)
-    else:
-        result = gradient_flow(problem, initial, method, record_at=plan.record_at, factor_rates=rates, **shared)
+    record = Record(plan.record, plan.record_at, on_end)
+    per_run = per_run_settings(methods)
+    result = train(problem, initial, methods[0], factor_rates=rates, per_run=per_run, record=record)
     seconds = time.perf_counter() - began
     dataset = _dataset(plan, problem, initial, result).assign_coords(run=indices)
     # A run's share of its batch's wall time: what it cost, not how long it would have taken alone.
@@ -319,6 +308,7 @@ def _dataset(plan: Sweep, problem: Problem, initial: Factorization, result: Resu
         "n_steps": ((), result.n_steps),
         "n_evaluations": ((), result.n_evaluations),
         "flow_time": ((), result.time),
+        # Asked for here, also where it has yet to be measured: whoever reads the dataset has no problem to ask.
         "stable_lr": ((), result.stable_lr),
         "initial_norm": ((), snapshot_of(problem, initial).norm),
         "final_mean_square": ((), result.mean_square),

@@ -22,8 +22,9 @@ from dmfkit.factorizations.factorization import Factorization
 from dmfkit.factorizations.starts import Start
 from dmfkit.problems.losses import Problem
 from dmfkit.problems.tasks import Task, key_values
-from dmfkit.training.descent import Descent, gradient_descent
-from dmfkit.training.flow import Flow, gradient_flow
+from dmfkit.training.descent import Descent
+from dmfkit.training.flow import Flow
+from dmfkit.training.loop import Method, train
 
 CHEBYSHEV, DESCENT = "Runge-Kutta-Chebyshev", "gradient descent"
 # LSODA makes dense n x n Jacobians by n evaluations each, and factorizes them: beyond this n it is left out.
@@ -150,7 +151,7 @@ def _measure(contest: Contest, label: str) -> xr.Dataset:
 
 def horizon_of(contest: Contest, problem: Problem, start: Factorization) -> tuple[float, float]:
     """Flow time at which the stop is met, and the largest stable learning rate up to there."""
-    followed = gradient_flow(problem, start, Flow(rtol=1e-5, stop=contest.stop))
+    followed = train(problem, start, Flow(rtol=1e-5, stop=contest.stop))
     return float(followed.time[0]), float(followed.stable_lr[0])
 
 
@@ -166,15 +167,16 @@ def runner(
     """Return a function that follows the flow once and gives its end and the number of evaluations."""
 
     def run() -> tuple[Tensor, int]:
-        if solver == CHEBYSHEV:
-            found = gradient_flow(problem, start, Flow(rtol=setting, stop=0.0, horizon=horizon))
-        elif solver == DESCENT:
-            # A whole number of steps, so that all end at the same time.
-            steps = max(1, round(horizon / (setting * stable_lr)))
-            found = gradient_descent(problem, start, Descent(lr=horizon / steps, stop=0.0, max_steps=steps))
-        else:
+        if solver in SOLVERS:
             field = CountedField(problem, start.widths)
             return SOLVERS[solver](field, start.state[0], horizon, setting), field.n_evaluations
+        # A whole number of steps, so that all end at the same time.
+        steps = max(1, round(horizon / (setting * stable_lr)))
+        ours: dict[str, Method] = {
+            CHEBYSHEV: Flow(rtol=setting, stop=0.0, horizon=horizon),
+            DESCENT: Descent(lr=horizon / steps, stop=0.0, max_steps=steps),
+        }
+        found = train(problem, start, ours[solver])
         return found.factorization.state[0], int(found.n_evaluations[0])
 
     return run

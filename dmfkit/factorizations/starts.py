@@ -1,7 +1,7 @@
 """Where a run starts, as plain values: depth, widths, initial factors, and the rates at which factors move.
 
 A start is a frozen dataclass of numbers and words, so that a sweep can vary any of its fields and a stored result can
-name it. What it makes for a problem is a `Beginning`.
+name it. What it makes for a problem is an `InitialPoint`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from dmfkit.problems.tasks import ADDED_LATER
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """What training starts with.
+class InitialPoint:
+    """Where training starts.
 
     Attributes
     ----------
     problem : Problem
-        The problem in the terms of the factorization: usually the one that was given.
+        The problem that the factorization is trained on: the one that was given, unless this is a `ProjectedPoint`.
     factorization : Factorization
         One run.
     factor_rates : tuple of float
@@ -41,8 +41,16 @@ class Beginning:
     factor_rates: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True)
+class ProjectedPoint(InitialPoint):
+    """An initial point of another problem than the one that was given: that one, projected on fixed frames.
+
+    The frames belong to one start, so runs from different ones do not share the problem.
+    """
+
+
 class AnyStart(Protocol):
-    """Plain values from which a beginning is made."""
+    """Plain values from which an initial point is made."""
 
     @property
     def seed(self) -> int:
@@ -58,8 +66,8 @@ class AnyStart(Protocol):
     def shared(self) -> Hashable:
         """What runs must have in common, besides widths, to train as one batch."""
 
-    def begin(self, problem: Problem) -> Beginning:
-        """Make the initial factors, on the problem's device and in its precision."""
+    def begin(self, problem: Problem) -> InitialPoint:
+        """Make the initial factors, on the problem's device and in its precision; maybe a `ProjectedPoint`."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ class Start:
     def shared(self) -> Hashable:
         return replace(self, seed=0, init_scale=1.0)
 
-    def begin(self, problem: Problem) -> Beginning:
+    def begin(self, problem: Problem) -> InitialPoint:
         made = initialise(
             self.init,  # type: ignore[arg-type]
             self.widths(problem.shape),
@@ -100,7 +108,7 @@ class Start:
             device=problem.device,
             dtype=problem.dtype,
         )
-        return Beginning(problem, made)
+        return InitialPoint(problem, made)
 
 
 @dataclass(frozen=True)
@@ -170,8 +178,8 @@ class OrthogonalStart:
             scaled = [scale * frame for scale, frame in zip(self.layer_scales, frames, strict=True)]
         return Factorization.from_factors([one.unsqueeze(0).to(problem.device, problem.dtype) for one in scaled])
 
-    def begin(self, problem: Problem) -> Beginning:
-        return Beginning(problem, self.full(problem))
+    def begin(self, problem: Problem) -> InitialPoint:
+        return InitialPoint(problem, self.full(problem))
 
 
 @dataclass(frozen=True)
@@ -232,13 +240,13 @@ class CompressedStart:
         # Fixed frames make a problem of their own.
         return self if self.discrepant_rate == 0 else replace(self, seed=0, layer_scale=1.0)
 
-    def begin(self, problem: Problem) -> Beginning:
+    def begin(self, problem: Problem) -> InitialPoint:
         self.widths(problem.shape)
         wide = self.wide.fast(problem.shape[0]) if self.orthogonal == "cosine" else self.wide.full(problem)
         frames = invariant_frames(wide, frames_target(problem, self.frames_from), self.rank_bound)
         frames = frames.to(problem.device, problem.dtype)
         cores = compress(wide, frames)
         if self.discrepant_rate == 0 and isinstance(problem, FullObservation):
-            return Beginning(project(problem, frames), cores)
+            return ProjectedPoint(project(problem, frames), cores)
         rates = (self.discrepant_rate, *([1.0] * self.depth), self.discrepant_rate)
-        return Beginning(problem, with_frames(cores, frames), rates)
+        return InitialPoint(problem, with_frames(cores, frames), rates)

@@ -8,7 +8,7 @@ Loss and gradient through two thin matrices: the last factor, and the product of
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from itertools import pairwise
 from typing import Any
 
@@ -19,13 +19,14 @@ from torch import Tensor
 
 from dmfkit.factorizations.factorization import split_factors
 from dmfkit.gradients import compiled_loops as loops
+from dmfkit.gradients.evaluator import BaseEvaluator
 from dmfkit.gradients.tensors import Chain
 from dmfkit.linalg import compiled_loops as entries
 from dmfkit.linalg.backend import Products, Spread, serially
 from dmfkit.problems.losses import FullObservation, MatrixCompletion, Problem
 
 
-class ThinEvaluator(ABC):
+class ThinEvaluator(BaseEvaluator):
     """Evaluation that never keeps the product matrix ``W = A B``, ``A`` the last factor, ``B`` the others' product.
 
     With ``R`` the residual, what is needed of it are ``R B^T``, the gradient of ``A``, and ``A^T R``, which goes on to

@@ -7,7 +7,7 @@ stays in its core's caches until its steps are done.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import carray, types
@@ -16,11 +16,110 @@ from numba.extending import intrinsic
 
 from dmfkit.linalg.compiled import Numbers, Places, compiled
 
-# Where a matrix lies, in the programs of `compiled_evaluation`.
+# Where a matrix lies, in the programs of an `Evaluation`.
 STATE, GRADIENT, WORK = range(3)
 # Columns of a program: of both operands memory, place, rows and columns as stored, and whether it is transposed; memory
-# and place of what is written; and in `WORK` room to turn the second operand.
+# and place of what is written; and in `WORK` the place where the second operand is transposed.
 COLUMNS = 13
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation of loss and gradient needs besides the state.
+
+    Attributes
+    ----------
+    forward, backward : ndarray of shape (products, COLUMNS)
+        Programs: the matrix products that form the product matrix, and those of the way back.
+    work : ndarray
+        Workspace; the product matrix lies first in it.
+    observed : ndarray of shape (d * d_in,)
+        Observed values; NaN elsewhere.
+    scale : float
+        Of the gradient, relative to the residual.
+    """
+
+    forward: Places
+    backward: Places
+    work: Numbers
+    observed: Numbers
+    scale: float
+
+
+class Pace(NamedTuple):
+    """The parts of a state that move at one rate.
+
+    Attributes
+    ----------
+    edges : ndarray of int
+        Where the parts begin, and where the last ends.
+    multipliers : ndarray
+        Of the rate, for each part.
+    """
+
+    edges: Places
+    multipliers: Numbers
+
+
+class Runs(NamedTuple):
+    """What is a number for each run of descent.
+
+    Attributes
+    ----------
+    rates, floors, ceilings : ndarray of shape (runs,)
+        Learning rate, and the sums of squared residuals below and above which a run ends.
+    averages : ndarray of shape (runs,)
+        Running mean square of the gradient's norm; continued.
+    """
+
+    rates: Numbers
+    floors: Numbers
+    ceilings: Numbers
+    averages: Numbers
+
+
+class Rule(NamedTuple):
+    """How a step of descent follows from a gradient.
+
+    Attributes
+    ----------
+    pace : Pace
+    weight_decay : float
+    decay, least_root : float
+        Of the running mean square, and what is added to its root, for GroupRMSprop; a decay of 0 is the plain rule.
+    last : int
+        Number of the step from which none is taken.
+    """
+
+    pace: Pace
+    weight_decay: float
+    decay: float
+    least_root: float
+    last: int
+
+
+class Stages(NamedTuple):
+    """Stages of a Chebyshev step, as from `dmfkit.training.chebyshev.stage_weights`.
+
+    Attributes
+    ----------
+    weights : ndarray of shape (runs, most stages + 1, 5)
+    numbers : ndarray of int, shape (runs,)
+    """
+
+    weights: Numbers
+    numbers: Places
+
+
+class Points(NamedTuple):
+    """States of all runs, and the right-hand sides of the flow there.
+
+    Attributes
+    ----------
+    states, fields : ndarray of shape (runs, n_parameters)
+    """
+
+    states: Numbers
+    fields: Numbers
 
 
 def _to_pointer(typing: Any, address: Any) -> Any:  # noqa: ARG001
@@ -50,12 +149,12 @@ def _multiply(step: Places, memories: tuple[int, int, int], like: Numbers) -> No
     left = _matrix(like, memories[step[0]], step[1], step[2], step[3])
     right = _matrix(like, memories[step[5]], step[6], step[7], step[8])
     if step[9]:
-        # BLAS is a third slower on a second operand that is stored by columns than turning it takes.
-        turned = _matrix(like, memories[WORK], step[12], step[8], step[7])
+        # On a second operand that is stored by columns BLAS loses a third of its speed: more than copying it costs.
+        transposed = _matrix(like, memories[WORK], step[12], step[8], step[7])
         for row in range(step[8]):
             for column in range(step[7]):
-                turned[row, column] = right[column, row]
-        right = turned
+                transposed[row, column] = right[column, row]
+        right = transposed
     height = step[3] if step[4] else step[2]
     out = _matrix(like, memories[step[10]], step[11], height, right.shape[1])
     if step[4]:
@@ -81,171 +180,120 @@ def _residual(product: Numbers, observed: Numbers, scale: float) -> float:
 
 
 @compiled
-def _forward(state: Numbers, forward: Places, work: Numbers, size: int) -> None:
-    """Form the product matrix, which lies first in `work`."""
+def _forward(state: Numbers, evaluation: Evaluation) -> None:
+    """Form the product matrix, which lies first in the workspace."""
+    forward, work = evaluation.forward, evaluation.work
     memories = (state.ctypes.data, state.ctypes.data, work.ctypes.data)
     for number in range(len(forward)):
         _multiply(forward[number], memories, work)
     if not len(forward):
-        work[:size] = state
+        work[: evaluation.observed.size] = state
 
 
 @compiled
-def _evaluate(
-    state: Numbers,
-    gradient: Numbers,
-    forward: Places,
-    backward: Places,
-    work: Numbers,
-    observed: Numbers,
-    scale: float,
-) -> float:
-    size = observed.size
-    _forward(state, forward, work, size)
-    square = _residual(work[:size], observed, scale)
+def _evaluate(state: Numbers, gradient: Numbers, evaluation: Evaluation) -> float:
+    """Sum of squared residuals; writes the gradient."""
+    backward, work, observed = evaluation.backward, evaluation.work, evaluation.observed
+    _forward(state, evaluation)
+    square = _residual(work[: observed.size], observed, evaluation.scale)
     memories = (state.ctypes.data, gradient.ctypes.data, work.ctypes.data)
     for number in range(len(backward)):
         _multiply(backward[number], memories, work)
     if not len(backward):
-        gradient[:] = work[:size]
+        gradient[:] = work[: observed.size]
     return square
 
 
 @compiled
-def squares(states: Numbers, forward: Places, work: Numbers, observed: Numbers, found: Numbers) -> None:
+def squares(states: Numbers, evaluation: Evaluation, found: Numbers) -> None:
     """Sums of squared residuals of all runs."""
+    observed = evaluation.observed
     for run in range(len(states)):
-        _forward(states[run], forward, work, observed.size)
-        found[run] = _residual(work[: observed.size], observed, 1.0)
+        _forward(states[run], evaluation)
+        found[run] = _residual(evaluation.work[: observed.size], observed, 1.0)
 
 
 @compiled
-def squares_and_gradients(
-    states: Numbers,
-    gradients: Numbers,
-    forward: Places,
-    backward: Places,
-    work: Numbers,
-    observed: Numbers,
-    scale: float,
-    found: Numbers,
-) -> None:
+def squares_and_gradients(states: Numbers, gradients: Numbers, evaluation: Evaluation, found: Numbers) -> None:
     """Sums of squared residuals of all runs, and their gradients."""
     for run in range(len(states)):
-        found[run] = _evaluate(states[run], gradients[run], forward, backward, work, observed, scale)
+        found[run] = _evaluate(states[run], gradients[run], evaluation)
 
 
 @compiled
 def descend(
-    states: Numbers,
-    gradient: Numbers,
-    forward: Places,
-    backward: Places,
-    work: Numbers,
-    observed: Numbers,
-    scale: float,
-    bounds: tuple[Numbers, Numbers],
-    rates: Numbers,
-    average: Numbers,
-    edges: Places,
-    multipliers: Numbers,
-    weight_decay: float,
-    memory: tuple[float, float],
-    steps: tuple[int, int, int],
-    history: Numbers,
+    states: Numbers, gradient: Numbers, evaluation: Evaluation, runs: Runs, rule: Rule, first: int, history: Numbers
 ) -> None:
-    """Take the steps of all runs from a first number up to another, each run until its loss leaves the bounds.
+    """Take as many steps of all runs as `history` has rows, each run until its loss leaves the bounds.
 
     Parameters
     ----------
     states : ndarray of shape (runs, n_parameters)
         Moved.
     gradient : ndarray of shape (n_parameters,)
-        Room.
-    bounds : tuple of two ndarrays of shape (runs,)
-        Sums of squared residuals below and above which a run ends.
-    rates : ndarray of shape (runs,)
-    average : ndarray of shape (runs,)
-        Running mean square of the gradient's norm; continued.
-    edges, multipliers : ndarray
-        Where the parts of a state begin that move at one rate, and where the last ends; multipliers of the rate.
-    memory : tuple of float
-        Decay and floor of that mean square for GroupRMSprop; a decay of 0 is the plain rule.
-    steps : tuple of int
-        First step, the one after the last, and the one from which none is taken.
+        Workspace.
+    evaluation : Evaluation
+    runs : Runs
+    rule : Rule
+    first : int
+        Number of the first step.
     history : ndarray of shape (steps, runs)
         Sums of squared residuals before every step; after its end, a run's last.
     """
-    floors, ceilings = bounds
-    decay, least_root = memory
-    first, until, last = steps
+    edges, multipliers = rule.pace.edges, rule.pace.multipliers
     for run in range(len(states)):
         state = states[run]
-        for number in range(first, until):
-            history[number - first, run] = _evaluate(state, gradient, forward, backward, work, observed, scale)
+        for number in range(first, first + len(history)):
+            history[number - first, run] = _evaluate(state, gradient, evaluation)
             square = history[number - first, run]
-            if not floors[run] <= square <= ceilings[run]:
+            if not runs.floors[run] <= square <= runs.ceilings[run]:
                 history[number - first :, run] = square
                 break
-            if number >= last:
+            if number >= rule.last:
                 continue
-            size = rates[run]
-            if decay:
+            size = runs.rates[run]
+            if rule.decay:
                 total = 0.0
                 for i in range(gradient.size):
                     total += gradient[i] * gradient[i]
-                average[run] = decay * average[run] + (1.0 - decay) * total
-                size = rates[run] / (np.sqrt(average[run] / (1.0 - decay ** (number + 1))) + least_root)
+                runs.averages[run] = rule.decay * runs.averages[run] + (1.0 - rule.decay) * total
+                root = np.sqrt(runs.averages[run] / (1.0 - rule.decay ** (number + 1)))
+                size = runs.rates[run] / (root + rule.least_root)
             for part in range(len(multipliers)):
                 factor = states.dtype.type(size * multipliers[part])
-                kept = states.dtype.type(1.0 - size * multipliers[part] * weight_decay)
+                kept = states.dtype.type(1.0 - size * multipliers[part] * rule.weight_decay)
                 for i in range(edges[part], edges[part + 1]):
                     state[i] = kept * state[i] - factor * gradient[i]
 
 
 @compiled
-def chebyshev(
-    states: Numbers,
-    fields: Numbers,
-    forward: Places,
-    backward: Places,
-    work: Numbers,
-    observed: Numbers,
-    scale: float,
-    edges: Places,
-    multipliers: Numbers,
-    weights: Numbers,
-    stages: Places,
-    room: Numbers,
-    new_states: Numbers,
-    new_fields: Numbers,
-    found: Numbers,
+def chebyshev_step(
+    here: Points, there: Points, evaluation: Evaluation, pace: Pace, stages: Stages, workspace: Numbers, found: Numbers
 ) -> None:
-    """Take one step of every run by the stages of `chebyshev.stage_weights`, and evaluate where it leads.
+    """Take one step of every run and evaluate where it leads.
 
     Parameters
     ----------
-    states, fields : ndarray of shape (runs, n_parameters)
-        States, and right-hand sides there.
-    edges, multipliers : ndarray
-        Where the parts of a state begin that move at one rate, and where the last ends; the right-hand side is that
-        many times minus the gradient.
-    weights : ndarray of shape (runs, stages, 5)
-    stages : ndarray of shape (runs,)
-    room : ndarray of shape (n_parameters,)
-    new_states, new_fields, found : ndarray
-        Where a step leads, the right-hand side and the sum of squared residuals there.
+    here, there : Points
+        Where the step begins; where it leads is written. The right-hand side is minus the gradient, times the pace.
+    evaluation : Evaluation
+    pace : Pace
+    stages : Stages
+    workspace : ndarray of shape (n_parameters,)
+    found : ndarray of shape (runs,)
+        Sums of squared residuals where the step leads.
     """
-    kind = states.dtype.type
-    for run in range(len(states)):
-        state, field, gradient = states[run], fields[run], new_fields[run]
+    edges, multipliers, weights = pace.edges, pace.multipliers, stages.weights
+    kind = here.states.dtype.type
+    for run in range(len(here.states)):
+        state, field, gradient = here.states[run], here.fields[run], there.fields[run]
         # A stage is written over the one before the last.
-        newer, stage = room, new_states[run]
+        newer, stage = workspace, there.states[run]
         size = kind(weights[run, 1, 4])
         for i in range(state.size):
             newer[i] = state[i] + size * field[i]
-        for number in range(2, stages[run] + 1):
-            _evaluate(newer, gradient, forward, backward, work, observed, scale)
+        for number in range(2, stages.numbers[run] + 1):
+            _evaluate(newer, gradient, evaluation)
             rest, mu, nu = kind(weights[run, number, 0]), kind(weights[run, number, 1]), kind(weights[run, number, 2])
             first = kind(weights[run, number, 4])
             for part in range(len(multipliers)):
@@ -258,9 +306,9 @@ def chebyshev(
                         moved = rest * state[i] + mu * newer[i] + nu * stage[i]
                         stage[i] = moved + slope * gradient[i] + first * field[i]
             newer, stage = stage, newer
-        if stages[run] % 2:
-            new_states[run] = newer
-        found[run] = _evaluate(new_states[run], gradient, forward, backward, work, observed, scale)
+        if stages.numbers[run] % 2:
+            there.states[run] = newer
+        found[run] = _evaluate(there.states[run], gradient, evaluation)
         for part in range(len(multipliers)):
             factor = kind(-multipliers[part])
             for i in range(edges[part], edges[part + 1]):
@@ -268,12 +316,12 @@ def chebyshev(
 
 
 @compiled
-def square_in_blocks(left: Numbers, right: Numbers, observed: Numbers, edges: Places, room: Numbers) -> float:
+def square_in_blocks(left: Numbers, right: Numbers, observed: Numbers, edges: Places, workspace: Numbers) -> float:
     """Sum of squared residuals of ``left right`` in the blocks of rows between `edges`."""
     total = 0.0
     for number in range(len(edges) - 1):
         first, end = edges[number], edges[number + 1]
-        total += _block(left[first:end], right, observed[first:end], room[: end - first])
+        total += _block(left[first:end], right, observed[first:end], workspace[: end - first])
     return total
 
 
@@ -281,10 +329,10 @@ def square_in_blocks(left: Numbers, right: Numbers, observed: Numbers, edges: Pl
 def square_and_products_in_blocks(
     left: Numbers,
     right: Numbers,
-    turned: Numbers,
+    transposed_right: Numbers,
     observed: Numbers,
     edges: Places,
-    room: Numbers,
+    workspace: Numbers,
     times_right: Numbers,
     one: Numbers,
     transposed_times_left: Numbers,
@@ -294,24 +342,24 @@ def square_and_products_in_blocks(
     Parameters
     ----------
     left, right : ndarray of shape (d, h) and (h, d_in)
-    turned : ndarray of shape (d_in, h)
+    transposed_right : ndarray of shape (d_in, h)
         ``right^T``.
     observed : ndarray of shape (d, d_in)
         Observed values; NaN elsewhere.
     edges : ndarray of int
         Where the blocks begin, and where the last ends.
-    room : ndarray of shape (greatest height, d_in)
+    workspace : ndarray of shape (greatest height, d_in)
     times_right : ndarray of shape (d, h)
         The given rows are written.
     one, transposed_times_left : ndarray of shape (h, d_in)
-        Room for what a block gives, and the sum of all.
+        Workspace for what a block gives, and the sum of all.
     """
     total = 0.0
     for number in range(len(edges) - 1):
         first, end = edges[number], edges[number + 1]
-        residual = room[: end - first]
+        residual = workspace[: end - first]
         total += _block(left[first:end], right, observed[first:end], residual)
-        np.dot(residual, turned, times_right[first:end])
+        np.dot(residual, transposed_right, times_right[first:end])
         if number:
             np.dot(left[first:end].T, residual, one)
             for i in range(one.shape[0]):

@@ -13,6 +13,7 @@ from torch import Tensor
 from dmfkit.errors import InputError
 from dmfkit.factorizations.factorization import Factorization, split_factors
 from dmfkit.gradients.blocks import ThinEvaluator
+from dmfkit.gradients.evaluator import BaseEvaluator
 from dmfkit.linalg.backend import Products, Spread, serially
 from dmfkit.linalg.sampled_products import HostProducts, sampled_products
 from dmfkit.problems.losses import MatrixCompletion
@@ -50,7 +51,7 @@ class EntrywiseEvaluator(ThinEvaluator):
         return square
 
 
-class SparseEvaluator:
+class SparseEvaluator(BaseEvaluator):
     """Evaluation that forms nothing larger than the factors and the observed entries.
 
     With ``U`` the last factor, ``V^T`` the first and ``C`` the product of the others, ``W = U C V^T``. The residual

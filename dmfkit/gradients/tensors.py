@@ -1,14 +1,15 @@
-"""The inner loop: loss and gradient in the factors, with buffers made once and as few products as possible."""
+"""Loss and gradient in the factors by tensor operations, with buffers made once and as few products as possible."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dmfkit.factorizations.factorization import split_factors
+from dmfkit.gradients.evaluator import BaseEvaluator
 from dmfkit.gradients.plan import Multiplication, Place, product_plan
 from dmfkit.linalg.backend import TURN, Operand, Products, products_for
 from dmfkit.problems.losses import Problem
@@ -20,23 +21,13 @@ MOST_REMEMBERED = 64
 class _Step(NamedTuple):
     """One product: operands and place; an operand ``None`` stands for the gradient in the product matrix.
 
-    What is to be turned is copied to `right` first.
+    What is to be transposed is copied to `right` first.
     """
 
     left: Operand | None
     right: Operand | None
     target: Operand
-    turned: Operand | None
-
-
-class AnyEvaluator(Protocol):
-    """Loss and gradient of a batch of states."""
-
-    def squares(self, state: Tensor) -> Tensor:
-        """Sum of squared residuals, ``(runs,)``, without the gradient."""
-
-    def squares_and_gradient(self, state: Tensor, out: Tensor) -> Tensor:
-        """Sum of squared residuals, ``(runs,)``; the gradient of the loss goes to `out`, shaped as `state`."""
+    transposed: Operand | None
 
 
 class Chain:
@@ -71,9 +62,9 @@ class Chain:
             place: torch.empty(n_runs, *self._plan.shape(place), device=like.device, dtype=like.dtype)
             for place in sorted(own)
         }
-        turned = [rows * columns for rows, columns in (self._plan.shape(step.right) for step in self._plan.backward)]
-        room = n_runs * max(turned, default=0) if self._by.turns else 0
-        self._room_to_turn = torch.empty(room, device=like.device, dtype=like.dtype)
+        sizes = [rows * columns for rows, columns in (self._plan.shape(step.right) for step in self._plan.backward)]
+        size = n_runs * max(sizes, default=0) if self._by.turns else 0
+        self._workspace = torch.empty(size, device=like.device, dtype=like.dtype)  # for transposed operands
         self._remembered: dict[tuple[int, int, int], tuple[list[_Step], list[_Step]]] = {}
 
     def product(self, state: Tensor) -> Tensor:
@@ -111,9 +102,9 @@ class Chain:
         return self._buffers[Place("product")][: state.shape[0]]
 
     def _multiply(self, step: _Step, gradient: Operand = None) -> None:
-        left, right, target, turned = step
-        if turned is not None:
-            right[...] = turned  # type: ignore[index]
+        left, right, target, transposed = step
+        if transposed is not None:
+            right[...] = transposed  # type: ignore[index]
         self._by.multiply(gradient if left is None else left, gradient if right is None else right, out=target)
 
     def _laid_out(self, steps: Iterable[Multiplication], state: Tensor, out: Tensor | None) -> list[_Step]:
@@ -138,14 +129,14 @@ class Chain:
                 return _Step(left, None, operand(tensor(step.target)), None)
             right = tensor(step.right)
             if self._by.turns and right.stride(-1) > 1 and right[0].numel() >= TURN:
-                room = self._room_to_turn[: right.numel()].view(right.shape)
-                return _Step(left, operand(room), operand(tensor(step.target)), operand(right))
+                copy = self._workspace[: right.numel()].view(right.shape)
+                return _Step(left, operand(copy), operand(tensor(step.target)), operand(right))
             return _Step(left, operand(right), operand(tensor(step.target)), None)
 
         return [operands(step) for step in steps]
 
 
-class Evaluator:
+class Evaluator(BaseEvaluator):
     """Sum of squared residuals and gradient in the factors, by tensor operations on any device.
 
     Its `product_plan` has the products that it takes.

@@ -28,10 +28,9 @@ from dmfkit.factorizations.starts import AnyStart
 from dmfkit.linalg import spectra
 from dmfkit.problems.losses import Problem
 from dmfkit.problems.tasks import Task, field_names, with_fields
-from dmfkit.training.descent import Descent
-from dmfkit.training.flow import Flow
+from dmfkit.training.loop import Method
 from dmfkit.training.result import Status
-from dmfkit.training.stepping import Moment, moments
+from dmfkit.training.stepping import TrainingState, watch
 
 SHOWN_VALUES = 12
 
@@ -46,12 +45,12 @@ class Trace:
     values: np.ndarray = field(default_factory=lambda: np.empty(0))
     effective_rank: float = float("nan")
 
-    def add(self, moment: Moment, problem: Problem) -> None:
+    def add(self, now: TrainingState, problem: Problem) -> None:
         """Measure the run where it is; `problem` is the one that the factors solve."""
-        end_to_end = problem.lift(moment.factorization.end_to_end())
+        end_to_end = problem.lift(now.factorization.end_to_end())
         finite = bool(end_to_end.isfinite().all())
-        self.evaluations.append(moment.n_evaluations)
-        self.training.append(moment.mean_square)
+        self.evaluations.append(now.n_evaluations)
+        self.training.append(now.mean_square)
         truth = problem.ground_truth
         self.error.append(
             float(spectra.relative_error(end_to_end, truth)[0]) if finite and truth is not None else float("nan")
@@ -135,7 +134,7 @@ class TrainingPanel:
         self,
         task: Task,
         starts: Mapping[str, AnyStart],
-        methods: Mapping[str, Descent | Flow],
+        methods: Mapping[str, Method],
         *,
         device: str = "auto",
         **choices: Sequence[Any],
@@ -192,7 +191,7 @@ class TrainingPanel:
                 return getattr(part, name)
         return self._choices[name][0]
 
-    def chosen(self) -> tuple[Task, AnyStart, Descent | Flow]:
+    def chosen(self) -> tuple[Task, AnyStart, Method]:
         """Return task, start and method with the values that the controls show."""
         values = {name: knob.value for name, knob in self.knobs.items()}
         start, method = self._starts[self.start.value], self._methods[self.method.value]
@@ -221,12 +220,12 @@ class TrainingPanel:
         self.train.disabled, self.stop.disabled = True, False
         try:
             drawn = 0.0
-            for moment in self._moments():
-                self._tell(moment)
-                if moment.status is None and time.perf_counter() - drawn > PICTURE_EVERY:
+            for now in self._states():
+                self._tell(now)
+                if now.status is None and time.perf_counter() - drawn > PICTURE_EVERY:
                     self._draw()
                     drawn = time.perf_counter()
-                if moment.status is None:
+                if now.status is None:
                     # The front end's messages, the stop button among them, are handled here.
                     await asyncio.sleep(0.02)
             self._draw()
@@ -238,31 +237,28 @@ class TrainingPanel:
         finally:
             self.train.disabled, self.stop.disabled = False, True
 
-    def _moments(self, seconds: float = 0.1) -> Iterator[Moment]:
+    def _states(self, seconds: float = 0.1) -> Iterator[TrainingState]:
         """Train with what is chosen, measuring as it goes, about every so many seconds."""
         task, start, method = self.chosen()
         problem = task.problem().to(self._device)
         start.widths(problem.shape)
-        beginning = start.begin(problem)
+        point = start.begin(problem)
         truth = problem.ground_truth
         if truth is not None:
             self._truth = spectra.singular_values(truth)[:SHOWN_VALUES].cpu().numpy()
         trace = Trace()
         self._traces = [*self._traces[-1:], trace]
         self._settings = self._describe()
-        watched = moments(
-            beginning.problem, beginning.factorization, method, factor_rates=beginning.factor_rates, seconds=seconds
-        )
-        for moment in watched:
-            trace.add(moment, beginning.problem)
-            yield moment
+        for now in watch(point.problem, point.factorization, method, factor_rates=point.factor_rates, seconds=seconds):
+            trace.add(now, point.problem)
+            yield now
 
-    def _tell(self, moment: Moment) -> None:
+    def _tell(self, now: TrainingState) -> None:
         trace = self._traces[-1]
-        end = _ENDS[moment.status] if moment.status is not None else "Training."
+        end = _ENDS[now.status] if now.status is not None else "Training."
         self._say(
-            f"{self._settings}: {moment.n_steps} steps, {moment.n_evaluations} gradients, mean square "
-            f"{moment.mean_square:.3g}, relative error {trace.error[-1]:.3g}, "
+            f"{self._settings}: {now.n_steps} steps, {now.n_evaluations} gradients, mean square "
+            f"{now.mean_square:.3g}, relative error {trace.error[-1]:.3g}, "
             f"effective rank {trace.effective_rank:.3g}. {end}"
         )
 
@@ -284,9 +280,9 @@ class TrainingPanel:
         if has_live_front_end():
             display(self.widget)
             return
-        # Slices of no time are single steps: the same picture on every machine.
-        for moment in self._moments(seconds=0.0):
-            self._tell(moment)
+        # Slices of no time are as short as can be: the same picture on every machine.
+        for now in self._states(seconds=0.0):
+            self._tell(now)
         display(Image(self._png()))
 
 

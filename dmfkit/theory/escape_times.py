@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dmfkit.errors import InputError
 from dmfkit.factorizations.factorization import Factorization
-from dmfkit.factorizations.starts import Beginning
+from dmfkit.factorizations.starts import InitialPoint
 from dmfkit.linalg.spectra import leading_singular_vectors
 from dmfkit.problems.losses import MatrixCompletion, full_observation
 from dmfkit.theory.small_flows import integrate
@@ -110,7 +110,7 @@ def escape_time(a: ArrayLike, b: ArrayLike, middle: ArrayLike, strength: float) 
     return float(run.y[-1, -1]) / (strength * sigma)
 
 
-def averaged(problem: MatrixCompletion, beginning: Beginning, rank: int) -> tuple[Factorization, Tensor]:
+def averaged(problem: MatrixCompletion, beginning: InitialPoint, rank: int) -> tuple[Factorization, Tensor]:
     """What a start has in the target's `rank` directions: ``W_1 V, W_2, .., U^T W_L``, and the target's values.
 
     Frames that move at a rate of their own are taken together with their neighbouring cores, as if they were fixed.
@@ -119,7 +119,7 @@ def averaged(problem: MatrixCompletion, beginning: Beginning, rank: int) -> tupl
     ----------
     problem : MatrixCompletion
         With a known ground truth ``U S V^T`` of rank `rank`.
-    beginning : Beginning
+    beginning : InitialPoint
         One run.
     rank : int
 
@@ -145,7 +145,7 @@ def averaged(problem: MatrixCompletion, beginning: Beginning, rank: int) -> tupl
     return Factorization.from_factors([factor.contiguous() for factor in inner]), values
 
 
-def averaged_flow_time(problem: MatrixCompletion, beginning: Beginning, rank: int, tolerance: float) -> float:
+def averaged_flow_time(problem: MatrixCompletion, beginning: InitialPoint, rank: int, tolerance: float) -> float:
     """Flow time to `tolerance`, predicted from the start, the target and the share of observed entries alone.
 
     The mask is replaced by its mean, the observed share ``p``, and the target's own directions are all that is kept:

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dmfkit.gradients.evaluator import ChebyshevStages, FlowPoints, chebyshev_stages
+
 # Damping: keeps the stability polynomial strictly inside the unit interval between its ends.
 DAMPING = 2.0 / 13.0
 # The paper's bound, with its safety: s stages for h * rho <= ((s - 1)^2 - 1) / 1.54.
@@ -103,15 +105,9 @@ def stage_weights(h: NDArray[np.float64], stages: NDArray[np.int64]) -> NDArray[
 
 
 def chebyshev_step(
-    field: Callable[[Tensor], Tensor],
-    y: Tensor,
-    f: Tensor,
-    h: NDArray[np.float64],
-    stages: NDArray[np.int64],
-    room: Tensor | None = None,
-    out: Tensor | None = None,
+    field: Callable[[Tensor], Tensor], y: Tensor, f: Tensor, h: NDArray[np.float64], stages: NDArray[np.int64]
 ) -> Tensor:
-    """Advance every run of a batch by one step of its own size and number of stages.
+    """Advance every run of a batch by one step of its own size and number of stages, by tensor operations.
 
     Parameters
     ----------
@@ -123,32 +119,12 @@ def chebyshev_step(
     h : array of shape (runs,)
     stages : array of shape (runs,)
         At least 2 each, in descending order.
-    room : Tensor of shape (runs or more, n), optional
-        Memory for every other stage, to be overwritten; new memory at every stage costs more than the arithmetic in it.
-    out : Tensor of shape (runs, n), optional
-        Where the other stages and in the end the new states go.
 
     Returns
     -------
     Tensor of shape (runs, n)
     """
-    # All coefficients of the step go to the device at once: (stage, coefficient, run, 1).
-    columns = torch.from_numpy(stage_weights(h, stages)).to(y).permute(1, 2, 0).unsqueeze(3)
-    # A stage is written over the one before the last. Rows of runs that are done are the last ones, which no later
-    # stage writes to.
-    memory = (torch.empty_like(y) if out is None else out, torch.empty_like(y) if room is None else room[: len(y)])
-    newer = torch.addcmul(y, f, columns[1, 4], out=memory[1])
-    for j in range(2, int(stages[0]) + 1):
-        k = int(np.count_nonzero(stages >= j))  # the first k runs still have a stage j
-        rest, mu, nu, slope, first = columns[j, :, :k].unbind()
-        stage, newer = memory[j % 2][:k], newer[:k]
-        if j == 2:
-            torch.mul(y[:k], rest, out=stage)
-        else:
-            stage.mul_(nu).addcmul_(y[:k], rest)
-        stage.addcmul_(newer, mu).addcmul_(field(newer), slope).addcmul_(f[:k], first)
-        done = int(np.count_nonzero(stages > j))
-        if done < k and j % 2:
-            memory[0][done:k] = stage[done:]
-        newer = stage
-    return memory[0]
+    out = torch.empty_like(y)
+    weights = ChebyshevStages(stage_weights(h, stages), stages)
+    chebyshev_stages(field, FlowPoints(y, f), weights, torch.empty_like(y), out)
+    return out

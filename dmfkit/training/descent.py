@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from dmfkit.errors import InputError
 from dmfkit.factorizations.factorization import Factorization
-from dmfkit.gradients.threads import cores
+from dmfkit.gradients.evaluator import DescentRule, StepRule
+from dmfkit.gradients.threads import Workers
 from dmfkit.problems.losses import Normalisation, Problem, check_stop
-from dmfkit.training.descent_batch import Batch, Rule, StepRule
-from dmfkit.training.flow import check_factor_rates, largest_stable_lr
-from dmfkit.training.recorders import Log, Recorder
-from dmfkit.training.result import Result, Status, allocate
+from dmfkit.training.descent_batch import DescentTraining
+from dmfkit.training.flow import largest_stable_lr
+from dmfkit.training.loop import PER_RUN, ActiveRuns, Record, train
+from dmfkit.training.recorders import Recorder
+from dmfkit.training.result import Result, Status
 
 # Where a run diverged, the largest stable learning rate is measured from a state this many steps back, or fewer.
 BACK = 50
@@ -46,7 +49,7 @@ class Descent:
         Precision of the run; the paper's code used float32.
     """
 
-    lr: float = 1e-3
+    lr: float = field(default=1e-3, metadata=PER_RUN)
     stop: float = 1e-6
     stop_normalisation: Normalisation = "mean"
     max_steps: int = 1_000_000
@@ -55,8 +58,14 @@ class Descent:
     rule: StepRule = "fixed"
     dtype: Literal["float64", "float32"] = "float64"
 
+    moment_name: ClassVar[str] = "step"
+    stays_in_batch: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
-        _check_lr(self.lr)
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise InputError(
+                f"lr = {self.lr} is not allowed: a learning rate is a positive finite number, such as 1e-3."
+            )
         check_stop(self.stop)
         if self.max_steps < 0:
             raise InputError(f"max_steps = {self.max_steps} is not allowed: it must be at least 0.")
@@ -66,6 +75,35 @@ class Descent:
             )
         if self.rule not in get_args(StepRule):
             raise InputError(f"rule = {self.rule!r} is not allowed: choose one of {', '.join(get_args(StepRule))}.")
+
+    def until(self, moment: float) -> Descent:
+        """The same, for at most so many steps."""
+        return replace(self, max_steps=int(moment))
+
+    def start(
+        self,
+        runs: ActiveRuns,
+        workers: Workers,
+        *,
+        factor_rates: Sequence[float] = (),
+        per_run: Mapping[str, Sequence[Any]] | None = None,
+    ) -> DescentTraining:
+        """Begin to train; see `dmfkit.training.loop.train`. `factor_rates` take the place of the field, if given."""
+        start, problem = runs.start, runs.problem
+        settings = replace(self, factor_rates=tuple(factor_rates) or self.factor_rates)
+        lr = torch.tensor(
+            list((per_run or {}).get("lr", [self.lr] * start.n_runs)),
+            dtype=start.state.dtype,
+            device=start.state.device,
+        )
+        return DescentTraining(
+            runs,
+            workers,
+            DescentRule(self.rule, settings.factor_rates, self.weight_decay, self.max_steps),
+            lr,
+            self.stop / problem.loss_scale(self.stop_normalisation),
+            partial(stable_lr_before_divergence, problem, start, settings, lr),
+        )
 
 
 def gradient_descent(
@@ -98,90 +136,50 @@ def gradient_descent(
     -------
     Result
         Runs that converge, diverge or reach the limit keep the factors they had then. For diverged runs
-        ``stable_lr`` holds the largest stable learning rate along the gradient flow from a state shortly before.
+        ``stable_lr`` is measured when it is asked for: see `stable_lr_before_divergence`.
 
     Raises
     ------
     InputError
         If the shapes of problem and factorization differ, or rates do not match runs or factors.
     """
-    state, rates, threshold = _prepare(problem, start, settings, lr)
-    n_runs, widths = start.n_runs, start.widths
-    log = Log(record, n_runs, len(record_at))
-    out = allocate(n_runs, state.device, state.dtype)
-    final: Tensor | None = None
-    rule = Rule(settings.rule, settings.factor_rates, settings.weight_decay, settings.max_steps)
-    moments, step = list(enumerate(record_at)), 0
-    with cores(problem, widths) as division:
-        batch = Batch(problem, widths, state, rates, threshold, rule, division)
-        while len(batch.runs):
-            while moments and moments[0][1] == step:
-                log.write(moments.pop(0)[0], batch.runs, problem, Factorization(batch.state, widths))
-            # The pass at the limit tests the loss after the last step and takes no further one.
-            until = min(step + batch.block, settings.max_steps + 1, *(moments[0][1:] if moments else ()))
-            squares = batch.advance(step, until)
-            step = until
-            ended = torch.ones_like(batch.active) if step > settings.max_steps else ~batch.active
-            if bool(ended.any()):
-                gone = batch.runs[ended]
-                out["status"][gone] = torch.where(
-                    ~(squares <= batch.ceiling),
-                    int(Status.DIVERGED),
-                    torch.where(squares < threshold, int(Status.CONVERGED), int(Status.LIMIT)),
-                )[ended]
-                if len(gone) == n_runs:  # as a single large run does: no copy is made
-                    final = batch.state
-                else:
-                    final = torch.empty_like(start.state) if final is None else final
-                    final[gone] = batch.state[ended]
-                out["n_steps"][gone], out["n_evaluations"][gone] = batch.steps[ended], batch.steps[ended] + 1
-                out["time"][gone] = batch.steps[ended] * batch.rates[ended]
-                out["mean_square"][gone] = squares[ended] * problem.loss_scale("mean")
-                if on_end is not None:
-                    on_end(len(gone))
-                batch.keep(~ended)
-    lost = torch.nonzero(out["status"] == int(Status.DIVERGED)).flatten()
-    if len(lost):
-        healthy = _before_divergence(problem, start, settings, lost, rates, out["n_steps"])
-        out["stable_lr"][lost] = largest_stable_lr(problem, healthy, factor_rates=settings.factor_rates)
-    return Result(Factorization(start.state if final is None else final, widths), records=log.data, **out)
+    per_run = {} if lr is None else {"lr": lr}
+    return train(problem, start, settings, per_run=per_run, record=Record(record, record_at, on_end))
 
 
-def _before_divergence(
-    problem: Problem, start: Factorization, settings: Descent, lost: Tensor, rates: Tensor, n_steps: Tensor
-) -> Factorization:
-    """States in which runs that diverged were healthy: at the last multiple of `BACK` steps before they ended.
+def stable_lr_before_divergence(
+    problem: Problem, start: Factorization, settings: Descent, lr: Tensor, result: Result
+) -> Tensor:
+    """Largest stable learning rate, for runs that diverged, along the gradient flow from a state shortly before.
 
-    They are trained once more. To keep such a state of every run, diverging or not, would take the memory of the
-    factors once more.
+    That state is the one at the last multiple of `BACK` steps before they ended: they are trained once more up to
+    there. To keep such a state of every run, diverging or not, would take the memory of the factors once more.
+
+    Parameters
+    ----------
+    problem, start, settings
+        As trained.
+    lr : Tensor of shape (runs,)
+        Learning rates.
+    result : Result
+        Says which runs diverged, and when.
+
+    Returns
+    -------
+    Tensor of shape (runs,)
+        ``nan`` for runs that did not diverge.
     """
+    found = torch.full_like(result.time, torch.nan)
+    lost = torch.nonzero(result.status == int(Status.DIVERGED)).flatten()
+    if not len(lost):
+        return found
     states = start.state[lost].clone()
-    healthy = n_steps[lost] // BACK * BACK
+    healthy = result.n_steps[lost] // BACK * BACK
     for steps in healthy[healthy > 0].unique().tolist():
         these = torch.nonzero(healthy == steps).flatten()
         again = replace(settings, max_steps=steps, stop=0.0)
         begun = Factorization(states[these], start.widths)
-        states[these] = gradient_descent(problem, begun, again, lr=rates[lost[these]].tolist()).factorization.state
-    return Factorization(states, start.widths)
-
-
-def _check_lr(lr: float) -> None:
-    if not (math.isfinite(lr) and lr > 0):
-        raise InputError(f"lr = {lr} is not allowed: a learning rate is a positive finite number, such as 1e-3.")
-
-
-def _prepare(
-    problem: Problem, start: Factorization, settings: Descent, lr: Sequence[float] | None
-) -> tuple[Tensor, Tensor, float]:
-    """Check what was given; return the state, the rate of every run and the threshold on the sum of squares."""
-    if start.shape != problem.shape:
-        raise InputError(f"the factorization gives {start.shape} matrices, but the problem asks for {problem.shape}.")
-    check_factor_rates(settings.factor_rates, start.depth)
-    if lr is not None and len(lr) != start.n_runs:
-        raise InputError(f"{len(lr)} learning rates were given for {start.n_runs} runs: give one per run.")
-    for value in lr or ():
-        _check_lr(value)
-    state = start.state.clone()
-    values = list(lr) if lr is not None else [settings.lr] * start.n_runs
-    rates = torch.tensor(values, dtype=state.dtype, device=state.device)
-    return state, rates, settings.stop / problem.loss_scale(settings.stop_normalisation)
+        states[these] = gradient_descent(problem, begun, again, lr=lr[lost[these]].tolist()).factorization.state
+    before = Factorization(states, start.widths)
+    found[lost] = largest_stable_lr(problem, before, factor_rates=settings.factor_rates)
+    return found

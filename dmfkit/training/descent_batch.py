@@ -1,124 +1,160 @@
-"""The runs of gradient descent that go on, and the steps they take: in parts, side by side on a processor's cores."""
+"""Gradient descent on its way: the runs that go on, in parts, side by side on a processor's threads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from dmfkit.factorizations.factorization import split_factors
-from dmfkit.gradients.choice import Way, evaluator_for, way
-from dmfkit.gradients.compiled import CompiledEvaluator
-from dmfkit.gradients.tensors import AnyEvaluator
-from dmfkit.gradients.threads import Cores
-from dmfkit.linalg.backend import Operand, Products, products_for, quiet_overflow, sum_of_squares
-from dmfkit.problems.losses import Problem
+from dmfkit.gradients.choice import Kernel
+from dmfkit.gradients.evaluator import BaseEvaluator, DescentRule, DescentRuns
+from dmfkit.gradients.threads import Workers
+from dmfkit.linalg.backend import products_for, quiet_overflow
+from dmfkit.training.loop import ActiveRuns
+from dmfkit.training.result import Result, Status
 
-StepRule = Literal["fixed", "group_rmsprop"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 # A run whose squared residuals are this many times the initial ones will not come back.
 BLOW_UP = 1e6
-# Runs of a part whose tensors take more bytes than this fall out of a core's caches between two steps.
-PART_BYTES = 8 * 2**20
-# Steps between two looks at which runs have ended. Ended runs stand still at once, on the device; they are only taken
-# out of the batch, which needs the host, at the end of a block.
-BLOCK = 50
-# Compiled steps are no operations of Python's: a block of them should take some hundredths of a second, so that an
-# interruption does not wait. Multiplications of a block, and its least and greatest number of steps.
-BLOCK_WORK, SHORTEST, LONGEST = 4_000_000_000, 5, 1000
-# Running average and floor of the released code's GroupRMSprop.
-DECAY, LEAST_ROOT = 0.99, 1e-4
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How a step follows from a gradient.
-
-    Attributes
-    ----------
-    name : {"fixed", "group_rmsprop"}
-    factor_rates : tuple of float
-        Multipliers of the learning rate for ``W_1 .. W_N``; empty means all one.
-    weight_decay : float
-    last : int
-        Number of steps after which none is taken.
-    """
-
-    name: StepRule
-    factor_rates: tuple[float, ...]
-    weight_decay: float
-    last: int
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Some of the runs, as views into the tensors of the batch; what is a number for each run, as `by` sees it."""
+    """Some of the runs, as views into the tensors of the batch."""
 
-    by: Products
-    evaluator: AnyEvaluator
-    state: Tensor
-    gradient: Tensor
-    active: Operand
-    floor: Operand
-    ceiling: Operand
-    rates: Operand
-    average: Operand
-    blocks: list[tuple[Tensor, Tensor, float]]
+    evaluator: BaseEvaluator
+    runs: DescentRuns
 
 
-class Batch:
-    """Runs that go on; all have been evaluated the same number of times.
+class DescentTraining:
+    """Runs of gradient descent that go on; all have been evaluated the same number of times.
 
-    On a CPU the runs are trained in parts, and these side by side where the cores are not needed within a run. What a
-    run computes does not depend on its part.
+    On a CPU the runs are trained in parts, and these side by side where threads are not needed within a run. What a run
+    computes does not depend on its part.
+
+    Parameters
+    ----------
+    runs : ActiveRuns
+    workers : Workers
+    rule : DescentRule
+    rates : Tensor of shape (runs,)
+        Learning rates.
+    threshold : float
+        Sum of squared residuals below which a run ends.
+    measure_stable_lr : callable, optional
+        As in `Result`, should a run diverge.
 
     Attributes
     ----------
-    runs : Tensor of shape (k,), int64
-        Numbers of the runs.
     state : Tensor of shape (k, n_parameters)
-        Overwritten, and what it views too.
-    rates : Tensor of shape (k,)
-        Learning rates.
     steps : Tensor of shape (k,), int64
         Steps that each run has taken.
-    active : Tensor of shape (k,), bool
-        False for runs that have ended and stand still.
-    floor, ceiling : Tensor of shape (k,)
-        Sums of squared residuals below and above which a run ends.
+    step : int
+        Number of the next one.
     """
 
     def __init__(
         self,
-        problem: Problem,
-        widths: tuple[int, ...],
-        state: Tensor,
+        runs: ActiveRuns,
+        workers: Workers,
+        rule: DescentRule,
         rates: Tensor,
         threshold: float,
-        rule: Rule,
-        cores: Cores,
+        measure_stable_lr: Callable[[Result], Tensor] | None = None,
     ) -> None:
-        self.problem, self.widths, self.rule, self.cores = problem, widths, rule, cores
-        self._way = way(problem, widths)
-        self.state, self.rates = state, rates
+        self.runs, self._workers, self._rule, self._measure_stable_lr = runs, workers, rule, measure_stable_lr
+        self.state, self._rates = runs.start.state.clone(), rates
         # A compiled loop takes one run after the other, with a gradient of its own.
-        self._gradient = state[:0] if self._way is Way.LOOPS else torch.empty_like(state)
-        self.runs = torch.arange(len(state), device=state.device)
-        self.steps = torch.zeros_like(self.runs)
-        self.active = torch.ones_like(self.runs, dtype=torch.bool)
-        self.floor, self.average = torch.full_like(rates, threshold), torch.zeros_like(rates)
-        self.ceiling = torch.full_like(rates, torch.inf)
-        self._evaluators: dict[int, tuple[int, AnyEvaluator]] = {}
+        one_by_one = workers.execution.kernel is Kernel.LOOPS
+        self._gradient = self.state[:0] if one_by_one else torch.empty_like(self.state)
+        self.step, self._next_moment = 0, 0
+        self.steps = torch.zeros_like(runs.ids)
+        self._active = torch.ones_like(runs.ids, dtype=torch.bool)
+        self._floors, self._averages = torch.full_like(rates, threshold), torch.zeros_like(rates)
+        self._ceilings = torch.full_like(rates, torch.inf)
+        self._evaluators: dict[int, tuple[int, BaseEvaluator]] = {}
         self._lay_out()
-        with quiet_overflow():
-            squares = [part.evaluator.squares(part.state) for part in self._parts]
-        self.ceiling.copy_(BLOW_UP * torch.cat(squares))
+        self._ceilings.copy_(BLOW_UP * self.squares())
 
-    def keep(self, mask: Tensor) -> None:
+    @property
+    def running(self) -> bool:
+        return len(self.runs) > 0
+
+    def squares(self) -> Tensor:
+        """Sums of squared residuals where the runs are, ``(k,)``; evaluated when asked for."""
+
+        def evaluate(part: _Part) -> Tensor:
+            return part.evaluator.squares(part.runs.state)
+
+        return torch.cat(self._of_parts(evaluate, 1))
+
+    def columns(self) -> dict[str, Tensor]:
+        return {"n_steps": self.steps, "n_evaluations": self.steps + 1, "time": self.steps * self._rates}
+
+    def advance(self, at_most: int | None = None) -> None:
+        """Take a block of steps, shorter where a moment is to be recorded."""
+        moments, last = self.runs.moments, self._rule.last
+        while self._next_moment < len(moments) and int(moments[self._next_moment]) == self.step:
+            self.runs.write(self._next_moment, slice(None), self.state)
+            self._next_moment += 1
+        # The pass at the limit tests the loss after the last step and takes no further one.
+        block = self._execution.block if at_most is None else min(at_most, self._execution.block)
+        until = min(self.step + block, last + 1, *(int(moment) for moment in moments[self._next_moment :][:1]))
+        squares = self._descend(range(self.step, until))
+        self.step = until
+        ended = torch.ones_like(self._active) if until > last else ~self._active
+        if bool(ended.any()):
+            status = torch.where(
+                ~(squares <= self._ceilings),
+                int(Status.DIVERGED),
+                torch.where(squares < self._floors, int(Status.CONVERGED), int(Status.LIMIT)),
+            )
+            self.runs.end(ended, status, self.state, squares, self.columns())
+            self._keep(~ended)
+
+    def result(self) -> Result:
+        return self.runs.result(self._measure_stable_lr if len(self.runs.diverged()) else None)
+
+    def _descend(self, steps: range) -> Tensor:
+        """Evaluate all runs at these steps, and move those that go on.
+
+        Returns
+        -------
+        Tensor of shape (k,)
+            Sum of squared residuals that each run had when it ended, or at the last of the steps.
+        """
+
+        def descend(part: _Part) -> Tensor:
+            return part.evaluator.descend(part.runs, self._rule, steps)
+
+        history = torch.cat(self._of_parts(descend, len(steps)), dim=1)
+        # A run takes one step for every loss that lets it go on; the limit lets none.
+        going = (history >= self._floors).logical_and_(history <= self._ceilings).cummin(dim=0).values.sum(dim=0)
+        going.clamp_(max=min(steps.stop, self._rule.last) - steps.start)
+        self.steps += going
+        return history.gather(0, going.clamp(max=len(steps) - 1).unsqueeze(0)).squeeze(0)
+
+    def _of_parts(self, function: Callable[[_Part], Tensor], steps: int) -> list[Tensor]:
+        """Call a function, which takes about so many steps, for every part; side by side where that is worth it."""
+        threads = self._execution.parts_at_once
+
+        def share(thread: int) -> list[Tensor]:
+            with quiet_overflow():
+                return [function(part) for part in self._parts[thread::threads]]
+
+        if self._execution.worth_threads(steps):
+            done: Sequence[list[Tensor]] = self._workers.map(share, range(threads))
+        else:
+            done = [share(thread) for thread in range(threads)]
+        return [done[number % threads][number // threads] for number in range(len(self._parts))]
+
+    def _keep(self, mask: Tensor) -> None:
         """Let only these runs go on."""
-        for name in ("runs", "rates", "steps", "active", "floor", "ceiling", "average"):
+        for name in ("_rates", "steps", "_active", "_floors", "_ceilings", "_averages"):
             setattr(self, name, getattr(self, name)[mask])
         # In place: evaluators remember where they have multiplied, and would keep the memory of every earlier batch.
         left = len(self.runs)
@@ -126,142 +162,25 @@ class Batch:
         self.state, self._gradient = self.state[:left], self._gradient[:left]
         self._lay_out()
 
-    def advance(self, step: int, until: int) -> Tensor:
-        """Evaluate all runs at the steps from `step` up to, not including, `until`, and move those that go on.
-
-        Returns
-        -------
-        Tensor of shape (k,)
-            Sum of squared residuals that each run had when it ended, or at step ``until - 1``.
-        """
-
-        def train(lane: int) -> list[Tensor]:
-            with quiet_overflow():
-                return [_train(part, self.rule, step, until) for part in self._parts[lane :: self._n_lanes]]
-
-        if self.cores.worth_threads(len(self.runs), until - step):
-            done = self.cores.map(train, range(self._n_lanes))
-        else:
-            done = [train(lane) for lane in range(self._n_lanes)]
-        history = torch.cat([done[i % self._n_lanes][i // self._n_lanes] for i in range(len(self._parts))], dim=1)
-        # A run takes one step for every loss that lets it go on; the limit lets none.
-        going = (history >= self.floor).logical_and_(history <= self.ceiling).cummin(dim=0).values.sum(dim=0)
-        going.clamp_(max=min(until, self.rule.last) - step)
-        self.steps += going
-        return history.gather(0, going.clamp(max=until - step - 1).unsqueeze(0)).squeeze(0)
-
     def _lay_out(self) -> None:
         """Divide the runs into parts, and the parts among threads."""
-        n_runs = len(self.runs)
-        by = products_for(self.state.device)
-        self._n_lanes, n_parts = self._divided(n_runs)
-        size = -(-n_runs // n_parts)
+        n_runs, operand = len(self.runs), products_for(self.state.device).operand
+        self._execution = self._workers.execution.of(n_runs)
+        n_parts = self._execution.parts
+        most = -(-n_runs // n_parts)
         self._parts = []
         for number, rows in enumerate(torch.arange(n_runs).tensor_split(n_parts)):
             if not len(rows):
                 continue
             part = slice(int(rows[0]), int(rows[-1]) + 1)
-            self._parts.append(
-                _Part(
-                    by=by,
-                    evaluator=self._evaluator(number % self._n_lanes, size),
-                    state=self.state[part],
-                    gradient=self._gradient[part],
-                    active=by.operand(self.active[part]),
-                    floor=by.operand(self.floor[part]),
-                    ceiling=by.operand(self.ceiling[part]),
-                    rates=by.operand(self.rates[part]),
-                    average=by.operand(self.average[part]),
-                    blocks=_blocks(self.state[part], self._gradient[part], self.rule.factor_rates, self.widths),
-                )
-            )
+            numbers = (self._active, self._rates, self._floors, self._ceilings, self._averages)
+            views = DescentRuns(self.state[part], self._gradient[part], *(operand(each[part]) for each in numbers))
+            self._parts.append(_Part(self._evaluator(number % self._execution.parts_at_once, most), views))
 
-    @property
-    def block(self) -> int:
-        """Number of steps that are worth taking before the next look at which runs have ended."""
-        if self._way is not Way.LOOPS:
-            return BLOCK
-        work = self.cores.work(-(-len(self.runs) // self._n_lanes))
-        return max(SHORTEST, min(LONGEST, BLOCK_WORK // max(1, work)))
-
-    def _divided(self, n_runs: int) -> tuple[int, int]:
-        """Number of threads and of parts."""
-        if self._way is Way.LOOPS:
-            lanes = self.cores.divide(n_runs, LONGEST)
-            return lanes, lanes
-        # Sensing multiplies all runs with its measurements at once; a GPU wants as much work at once as there is.
-        if self._way is Way.TENSORS:
-            return 1, 1
-        fitting = max(1, PART_BYTES // (3 * self.state.element_size() * self.state.shape[1]))
-        return 1, max(1, -(-n_runs // fitting))
-
-    def _evaluator(self, lane: int, n_runs: int) -> AnyEvaluator:
-        """The evaluator of a thread, for batches of at most `n_runs` runs."""
-        known = self._evaluators.get(lane)
+    def _evaluator(self, thread: int, n_runs: int) -> BaseEvaluator:
+        """The evaluator of a thread, for at most `n_runs` runs at once."""
+        known = self._evaluators.get(thread)
         if known is None or known[0] < n_runs:
-            known = n_runs, evaluator_for(self.problem, self.widths, n_runs, self.cores.spread)
-            self._evaluators[lane] = known
+            known = n_runs, self._workers.execution.of(n_runs).evaluator(self._workers.parallel_map)
+            self._evaluators[thread] = known
         return known[1]
-
-
-def _train(part: _Part, rule: Rule, step: int, until: int) -> Tensor:
-    """Losses at the steps from `step` up to, not including, `until`, ``(steps, runs)``."""
-    if isinstance(part.evaluator, CompiledEvaluator):
-        seen = part.evaluator.descend(
-            part.state,
-            part.by.tensor(part.rates),
-            part.by.tensor(part.average),
-            (part.by.tensor(part.floor), part.by.tensor(part.ceiling)),
-            (step, until, rule.last),
-            factor_rates=rule.factor_rates,
-            weight_decay=rule.weight_decay,
-            memory=(DECAY if rule.name == "group_rmsprop" else 0.0, LEAST_ROOT),
-        )
-        _look(part, seen[-1])
-        return seen
-    history = []
-    for number in range(step, until):
-        squares = part.evaluator.squares_and_gradient(part.state, part.gradient)
-        history.append(squares)
-        active = _look(part, squares)
-        if number < rule.last:
-            size = part.rates
-            if rule.name == "group_rmsprop":
-                size = size / (_root_mean_square(part, number + 1) + LEAST_ROOT)
-            _step(part.blocks, part.by.tensor(size * active), rule.weight_decay)
-    return torch.stack(history)
-
-
-def _look(part: _Part, squares: Tensor) -> Operand:
-    """Which runs go on after they have had these squared residuals: neither below nor above, nor NaN."""
-    now, active = part.by.operand(squares), part.active
-    active &= now.clip(part.floor, part.ceiling) == now
-    return active
-
-
-def _root_mean_square(part: _Part, count: int) -> Operand:
-    """Running root mean square of the gradient's norm, corrected for its beginning at zero, after `count` gradients."""
-    average = part.average
-    average *= DECAY
-    average += (1.0 - DECAY) * part.by.operand(sum_of_squares(part.gradient))
-    return (average / (1.0 - DECAY**count)) ** 0.5
-
-
-def _blocks(
-    state: Tensor, gradient: Tensor, factor_rates: tuple[float, ...], widths: tuple[int, ...]
-) -> list[tuple[Tensor, Tensor, float]]:
-    """Parts of the state that move at one rate, each with its gradient and the multiplier of the learning rate."""
-    if len(set(factor_rates)) <= 1:  # the rule, and one pass over all factors
-        return [(state, gradient, factor_rates[0] if factor_rates else 1.0)]
-    factors, slopes = split_factors(state, widths), split_factors(gradient, widths)
-    return list(zip(factors, slopes, factor_rates, strict=True))
-
-
-def _step(blocks: list[tuple[Tensor, Tensor, float]], step_size: Tensor, weight_decay: float) -> None:
-    """Subtract the gradient, and the weight decay, from the state in place."""
-    for weights, slope, multiplier in blocks:
-        size = step_size if multiplier == 1.0 else step_size * multiplier
-        size = size.view(-1, *[1] * (weights.ndim - 1))
-        if weight_decay:
-            weights.mul_(1.0 - size * weight_decay)
-        weights.addcmul_(slope, size, value=-1.0)

@@ -9,9 +9,13 @@ from numpy.typing import NDArray
 
 from dmfkit.errors import InputError
 from dmfkit.factorizations.factorization import Factorization
+from dmfkit.gradients.choice import execution_for
+from dmfkit.gradients.threads import Workers
 from dmfkit.problems.losses import Problem
 from dmfkit.training.chebyshev import stages_for
-from dmfkit.training.flow import RADIUS_MARGIN, Flow, Integration
+from dmfkit.training.flow import Flow
+from dmfkit.training.flow_integration import RADIUS_MARGIN
+from dmfkit.training.loop import ActiveRuns, check
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +60,17 @@ def flow_steps(problem: Problem, start: Factorization, settings: Flow) -> FlowSt
     """
     if start.n_runs != 1:
         raise InputError(f"{start.n_runs} runs were given: give one at a time.")
-    integration = Integration(problem, start, settings, (), (), (), None)
+    check(problem, start, settings)
     times, radii, attempts = [0.0], [], 0
-    while integration.running:
-        integration.advance()
-        attempts += 1
-        if integration.running and integration.t[0] > times[-1]:
-            times.append(float(integration.t[0]))
-            radii.append(float(integration.radius[0]))
-    result = integration.result()
+    with Workers(execution_for(problem, start.widths, 1)) as workers, workers.library_threads():
+        training = settings.start(ActiveRuns(problem, start), workers)
+        while training.running:
+            training.advance()
+            attempts += 1
+            if training.running and training.t[0] > times[-1]:
+                times.append(float(training.t[0]))
+                radii.append(float(training.radius[0]))
+    result = training.result()
     sizes, with_margin = np.diff(times), np.array(radii)
     return FlowSteps(
         times=np.array(times[:-1]),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -41,11 +42,12 @@ class Result:
         Flow time at the end: the integral of the learning rate.
     mean_square : Tensor of shape (runs,)
         Mean squared residual at the end.
-    stable_lr : Tensor of shape (runs,)
-        ``2 / (largest Hessian eigenvalue met)``: fixed-step descent along this run needs a learning rate below it. For
-        the flow, over the whole trajectory; for descent, computed for diverged runs only, else ``nan``.
+    measured_stable_lr : Tensor of shape (runs,)
+        ``stable_lr`` where it was measured on the way, as the flow does; else ``nan``.
     records : dict of Tensor
         Recorded quantities, ``(runs, moments, ...)``; ``nan`` after a run has ended.
+    measure_stable_lr : callable, optional
+        Measures ``stable_lr`` of this result when it is asked for.
     """
 
     factorization: Factorization
@@ -54,11 +56,25 @@ class Result:
     n_evaluations: Tensor
     time: Tensor
     mean_square: Tensor
-    stable_lr: Tensor
+    measured_stable_lr: Tensor
     records: dict[str, Tensor] = field(default_factory=dict)
+    measure_stable_lr: Callable[[Result], Tensor] | None = field(default=None, repr=False)
+
+    @cached_property
+    def stable_lr(self) -> Tensor:
+        """``2 / (largest Hessian eigenvalue met)``, ``(runs,)``: fixed-step descent needs a learning rate below it.
+
+        For the flow, over the whole trajectory. For descent, of diverged runs only, else ``nan``; it is measured when
+        it is first asked for, which trains those runs once more and then follows the flow for at most 1000 evaluations
+        of the gradient.
+        """
+        return self.measured_stable_lr if self.measure_stable_lr is None else self.measure_stable_lr(self)
 
     def advice(self, run: int) -> str:
-        """One sentence on how run number `run` ended and, where it failed, what to do."""
+        """One sentence on how run number `run` ended and, where it failed, what to do.
+
+        Of a run of descent that diverged it names a learning rate that works; see `stable_lr` for what that costs.
+        """
         status = Status(int(self.status[run]))
         loss = float(self.mean_square[run])
         steps = int(self.n_steps[run])
@@ -79,20 +95,13 @@ class Result:
         )
 
 
-def allocate(n_runs: int, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Per-run tensors of a `Result`, filled in as runs end."""
-    whole = {
-        name: torch.zeros(n_runs, dtype=torch.int64, device=device) for name in ("status", "n_steps", "n_evaluations")
-    }
-    real = {
-        name: torch.full((n_runs,), torch.nan, dtype=dtype, device=device)
-        for name in ("time", "mean_square", "stable_lr")
-    }
-    return {**whole, **real}
-
-
 def joined(results: Sequence[Result]) -> Result:
-    """Return one batch of the runs of several, in their order; what one of them did not record is ``nan``."""
+    """Return one batch of the runs of several, in their order; what one of them did not record is ``nan``.
+
+    Of several, ``stable_lr`` is asked for.
+    """
+    if len(results) == 1:
+        return results[0]
     names = dict.fromkeys(name for result in results for name in result.records)
     shapes = {name: result.records[name] for result in results for name in result.records}
     records = {
@@ -106,9 +115,13 @@ def joined(results: Sequence[Result]) -> Result:
         )
         for name in names
     }
-    columns = ("status", "n_steps", "n_evaluations", "time", "mean_square", "stable_lr")
+    columns = {
+        name: torch.cat([getattr(result, name) for result in results])
+        for name in ("status", "n_steps", "n_evaluations", "time", "mean_square")
+    }
     return Result(
         Factorization(torch.cat([result.factorization.state for result in results]), results[0].factorization.widths),
-        **{name: torch.cat([getattr(result, name) for result in results]) for name in columns},
+        **columns,  # type: ignore[arg-type]  # none of them is the callable
+        measured_stable_lr=torch.cat([result.stable_lr for result in results]),
         records=records,
     )

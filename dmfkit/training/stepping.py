@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from dmfkit.errors import InputError
 from dmfkit.factorizations.factorization import Factorization
+from dmfkit.gradients.choice import BLOCK_STEPS, execution_for
+from dmfkit.gradients.threads import Workers
 from dmfkit.problems.losses import Problem
-from dmfkit.training.descent import Descent, gradient_descent
-from dmfkit.training.descent_batch import BLOCK, BLOW_UP
-from dmfkit.training.flow import Flow, Integration
-from dmfkit.training.result import Result, Status
+from dmfkit.training.loop import ActiveRuns, Method, Training, check
+from dmfkit.training.result import Status
 
 
 @dataclass(frozen=True)
-class Moment:
+class TrainingState:
     """Where a run is.
 
     Attributes
@@ -41,18 +41,18 @@ class Moment:
     status: Status | None
 
 
-def moments(
+def watch(
     problem: Problem,
     start: Factorization,
-    method: Descent | Flow,
+    method: Method,
     *,
-    factor_rates: tuple[float, ...] = (),
+    factor_rates: Sequence[float] = (),
     seconds: float = 0.1,
-) -> Iterator[Moment]:
+) -> Iterator[TrainingState]:
     """Train one run and yield where it is, first at the start and then about every `seconds` of wall time.
 
-    Taking the next moment trains on; not taking it stops. The steps are those of `gradient_descent` and
-    `gradient_flow`, whatever the slices.
+    Taking the next state trains on; not taking it stops. The steps are those of `dmfkit.training.loop.train`, whatever
+    the slices.
 
     Parameters
     ----------
@@ -60,76 +60,54 @@ def moments(
     start : Factorization
         One run.
     method : Descent or Flow
-        Descent at a fixed rate; the adaptive rule remembers its gradients and cannot be cut in slices.
-    factor_rates : tuple of float
-        Multipliers of the learning rate for ``W_1 .. W_N``; empty means all one.
+    factor_rates : sequence of float
+        Multipliers of the learning rate for ``W_1 .. W_N``; empty means those of the method, or all one.
     seconds : float
 
     Raises
     ------
     InputError
-        If `start` has more than one run, or descent uses another rule.
+        If `start` has more than one run, or the three do not fit together.
     """
     if start.n_runs != 1:
         raise InputError(f"{start.n_runs} runs were given: one run at a time can be watched.")
-    if isinstance(method, Flow):
-        return _flow_moments(problem, start, method, factor_rates, seconds)
-    if method.rule != "fixed":
-        raise InputError(f"rule = {method.rule!r} cannot be watched in slices: use 'fixed'.")
-    return _descent_moments(problem, start, replace(method, factor_rates=factor_rates), seconds)
+    check(problem, start, method, factor_rates)
+    return _watched(problem, start, method, factor_rates, seconds)
 
 
-def _flow_moments(
-    problem: Problem, start: Factorization, settings: Flow, factor_rates: tuple[float, ...], seconds: float
-) -> Iterator[Moment]:
-    integration = Integration(problem, start, settings, (), (), factor_rates, None)
-    scale = problem.loss_scale("mean")
-    shown = -float("inf")
-    while integration.running:
-        if time.perf_counter() - shown > seconds:
-            yield Moment(
-                Factorization(integration.y.clone(), start.widths),
-                int(integration.steps[0]),
-                int(integration.evaluations[0]),
-                float(integration.t[0]),
-                float(integration.squares[0]) * scale,
-                None,
-            )
-            shown = time.perf_counter()
-        integration.advance()
-    yield _moment(integration.result(), 0, 0, 0.0, ended=True)
+def _watched(
+    problem: Problem, start: Factorization, method: Method, factor_rates: Sequence[float], seconds: float
+) -> Iterator[TrainingState]:
+    with Workers(execution_for(problem, start.widths, 1)) as workers:
+        # Only while it trains: who watches may need the threads in between.
+        with workers.library_threads():
+            training = method.start(ActiveRuns(problem, start), workers, factor_rates=factor_rates)
+        while training.running:
+            yield _now(training)
+            began = time.perf_counter()
+            with workers.library_threads():
+                training.advance(BLOCK_STEPS)
+                while training.running and time.perf_counter() - began < seconds:
+                    training.advance(BLOCK_STEPS)
+        result = training.result()
+        yield TrainingState(
+            result.factorization,
+            int(result.n_steps[0]),
+            int(result.n_evaluations[0]),
+            float(result.time[0]),
+            float(result.mean_square[0]),
+            Status(int(result.status[0])),
+        )
 
 
-def _descent_moments(problem: Problem, start: Factorization, settings: Descent, seconds: float) -> Iterator[Moment]:
-    steps, length, now = 0, BLOCK, start
-    first = float(problem.loss(start.end_to_end(), "mean")[0])
-    yield Moment(start, 0, 1, 0.0, first, None)
-    while True:
-        began = time.perf_counter()
-        length = min(length, settings.max_steps - steps)
-        result = gradient_descent(problem, now, replace(settings, max_steps=length))
-        status = Status(int(result.status[0]))
-        # A slice measures growth from its own start, a run from its first step.
-        if not float(result.mean_square[0]) <= BLOW_UP * first:
-            status = Status.DIVERGED
-        ended = status is not Status.LIMIT or steps + length >= settings.max_steps
-        yield _moment(result, steps, steps, steps * settings.lr, ended=ended, status=status)
-        if ended:
-            return
-        steps, now = steps + length, result.factorization
-        if time.perf_counter() - began < seconds / 2:
-            length *= 2
-
-
-def _moment(
-    result: Result, steps: int, evaluations: int, flow_time: float, *, ended: bool, status: Status | None = None
-) -> Moment:
-    """Return the end of a result as a moment, counted on from what came before it."""
-    return Moment(
-        result.factorization,
-        steps + int(result.n_steps[0]),
-        evaluations + int(result.n_evaluations[0]),
-        flow_time + float(result.time[0]),
-        float(result.mean_square[0]),
-        (Status(int(result.status[0])) if status is None else status) if ended else None,
+def _now(training: Training) -> TrainingState:
+    """Where the one run is that goes on."""
+    columns, scale = training.columns(), training.runs.problem.loss_scale("mean")
+    return TrainingState(
+        Factorization(training.state.clone(), training.runs.start.widths),
+        int(columns["n_steps"][0]),
+        int(columns["n_evaluations"][0]),
+        float(columns["time"][0]),
+        float(training.squares()[0]) * scale,
+        None,
     )
