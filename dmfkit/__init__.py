@@ -30,19 +30,17 @@ from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.spectra import effective_rank, nuclear_norm, relative_error, schatten, schatten_norm, singular_values
 from dmfkit.nuclear_norm.solution import NuclearNormSolution, minimum_nuclear_norm
 from dmfkit.nuclear_norm.splitting import least_nuclear_norm
+from dmfkit.problems.completion import Completion, MatrixCompletion, SparseCompletion, matrix_completion
 from dmfkit.problems.losses import (
     FullObservation,
-    MatrixCompletion,
     MatrixSensing,
     full_observation,
-    matrix_completion,
     matrix_sensing,
     random_low_rank,
     truncated_gaussian,
 )
 from dmfkit.problems.matrix_files import ObservedMatrix, read_matrix
 from dmfkit.problems.ratings import Ratings, movielens_100k, synthetic_ratings
-from dmfkit.problems.sparse_completion import SparseCompletion
 from dmfkit.problems.tasks import (
     CompletionTask,
     FileTask,
@@ -75,6 +73,7 @@ __all__ = [
     "GROUPS",
     "Alignment",
     "AlignmentGroups",
+    "Completion",
     "CompletionTask",
     "CompressedStart",
     "Descent",

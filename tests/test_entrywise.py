@@ -6,10 +6,11 @@ import pytest
 import torch
 from made import random_factors
 
-from dmfkit import CompletionTask
-from dmfkit.gradients.choice import SPARSE_SHARE, SPARSE_SIZE, SPARSE_WIDTH, Kernel, evaluator_for, kernel_for
+from dmfkit import CompletionTask, MatrixCompletion
+from dmfkit.gradients.choice import Kernel, evaluator_for, kernel_for
 from dmfkit.gradients.entries import EntrywiseEvaluator
 from dmfkit.gradients.tensors import Evaluator
+from dmfkit.problems.completion import SPARSE_SHARE, SPARSE_SIZE, SPARSE_WIDTH
 
 
 @pytest.mark.parametrize("normalisation", ["half_sum", "mean"])
@@ -32,9 +33,11 @@ def test_both_evaluators_agree(widths, normalisation):
 
 def test_an_observed_zero_is_an_observation():
     task = CompletionTask(d=30, rank=2, n_observed=70)
-    problem = task.problem()
-    row, column = (int(place) for place in problem.mask.nonzero()[0])
-    problem.values[row, column] = 0.0
+    drawn = task.problem()
+    row, column = (int(place) for place in drawn.mask.nonzero()[0])
+    drawn.values[row, column] = 0.0
+    problem = MatrixCompletion("half_sum", None, drawn.values, drawn.mask)
+    assert problem.n_observations == 70
     state = torch.ones(1, 2 * 30 * 3, dtype=torch.float64)
     widths = (30, 3, 30)
     expected = Evaluator(problem, widths, 1).squares(state)

@@ -12,7 +12,6 @@ from dmfkit.experiments.nuclear_norms import NuclearNorm, NuclearNormGrid
 from dmfkit.experiments.sweeps import Sweep, sweep
 from dmfkit.experiments.work_precision import Contest
 from dmfkit.factorizations import starts
-from dmfkit.nuclear_norm.operators import observations
 from dmfkit.nuclear_norm.splitting import Bounds, bounds
 from dmfkit.problems import tasks
 from dmfkit.problems.tasks import FileTask, SparseCompletionTask
@@ -96,7 +95,7 @@ def certified(dataset: xr.Dataset, point: dict[str, Any]) -> Bounds:
     stored = dataset.isel({name: plan.grid[name].index(value) for name, value in point.items()})
     matrix = torch.from_numpy(stored["matrix"].values)[: problem.shape[0], : problem.shape[1]]
     multipliers = torch.from_numpy(stored["multiplier"].values)[: problem.n_observations]
-    return bounds(observations(problem), matrix, multipliers)
+    return bounds(problem.observation_operator(), matrix, multipliers)
 
 
 def contest_of(dataset: xr.Dataset) -> Contest:

@@ -37,7 +37,7 @@ from dmfkit.training.flow import Flow
 from dmfkit.training.loop import Record, per_run_settings, shared_settings, train
 from dmfkit.training.recorders import Recorder
 from dmfkit.training.result import Result
-from dmfkit.training.snapshot import snapshot_of
+from dmfkit.training.snapshot import Snapshot
 
 
 def check_grid(grid: Mapping[str, tuple[Any, ...]], known: Set[str]) -> None:
@@ -301,7 +301,7 @@ def _train(
 
 def _dataset(plan: Sweep, problem: Problem, initial: Factorization, result: Result) -> xr.Dataset:
     """Final measurements and records of one batch."""
-    end = snapshot_of(problem, result.factorization)
+    end = Snapshot(problem, result.factorization)
     values, error = end.singular_values, end.relative_error
     variables: dict[str, tuple[tuple[str, ...], torch.Tensor]] = {
         "status": ((), result.status),
@@ -310,7 +310,7 @@ def _dataset(plan: Sweep, problem: Problem, initial: Factorization, result: Resu
         "flow_time": ((), result.time),
         # Asked for here, also where it has yet to be measured: whoever reads the dataset has no problem to ask.
         "stable_lr": ((), result.stable_lr),
-        "initial_norm": ((), snapshot_of(problem, initial).norm),
+        "initial_norm": ((), Snapshot(problem, initial).norm),
         "final_mean_square": ((), result.mean_square),
         "final_singular_value": (("final_index",), values),
         "final_effective_rank": ((), spectra.effective_rank(values)),

@@ -24,10 +24,17 @@ from torch import Tensor
 
 from dmfkit.errors import InputError
 from dmfkit.linalg.low_rank import LowRank
-from dmfkit.problems.held_out import HeldOutCompletion, hold_out
+from dmfkit.problems.completion import (
+    Completion,
+    MatrixCompletion,
+    SparseEntries,
+    check_kept_by_entries,
+    check_n_held_out,
+    hold_out,
+    matrix_completion,
+)
 from dmfkit.problems.losses import (
     FullObservation,
-    MatrixCompletion,
     MatrixSensing,
     Normalisation,
     Problem,
@@ -39,14 +46,12 @@ from dmfkit.problems.losses import (
     full_observation,
     gaussian_factors,
     halving_spectrum,
-    matrix_completion,
     matrix_sensing,
     random_low_rank,
     truncated_gaussian,
 )
 from dmfkit.problems.matrix_files import ObservedMatrix, read_bytes, read_matrix_of
 from dmfkit.problems.ratings import MOVIELENS_ITEMS, MOVIELENS_USERS, Ratings, movielens_100k, synthetic_ratings
-from dmfkit.problems.sparse_completion import SparseCompletion, check_held_out, sparse_completion
 
 # Metadata of a field whose default means what was meant before there was the field.
 ADDED_LATER = {"added_later": True}
@@ -132,7 +137,7 @@ class CompletionTask(LowRankTask):
         super().check()
         check_n_entries(self.shape, self.n_observed)
 
-    def problem(self) -> MatrixCompletion:
+    def problem(self) -> Completion:
         """Make the problem, on the CPU in float64."""
         return matrix_completion(self.ground_truth(), self.n_observed, self.data_seed, self.normalisation)
 
@@ -218,10 +223,10 @@ class RatingsTask:
         check_normalisation(self.normalisation)
         self.ratings()
 
-    def problem(self) -> MatrixCompletion:
-        values, mask = self.ratings().matrix()
-        known = torch.from_numpy(mask).to(torch.float64)
-        return MatrixCompletion(self.normalisation, None, torch.from_numpy(values).to(torch.float64) * known, known)
+    def problem(self) -> Completion:
+        """Make the problem, on the CPU in float64."""
+        values, mask = (torch.from_numpy(part) for part in self.ratings().matrix())
+        return MatrixCompletion(self.normalisation, None, values.to(torch.float64), mask)
 
 
 def key_values(value: Any) -> dict[str, Any]:
@@ -287,7 +292,8 @@ class SparseCompletionTask:
         check_target_norm(self.target_norm)
         check_normalisation(self.normalisation)
         check_n_entries(self.shape, self.n_observed)
-        check_held_out(self.shape, self.n_observed, self.n_held_out)
+        check_n_held_out(self.shape, self.n_observed, self.n_held_out)
+        check_kept_by_entries(self.shape, self.n_observed + self.n_held_out)
 
     def ground_truth(self) -> LowRank:
         """Return the matrix to be found, by its factors, in a batch of one."""
@@ -298,9 +304,9 @@ class SparseCompletionTask:
             return truth
         return LowRank(truth.left * (self.target_norm / truth.norm()), truth.right)
 
-    def problem(self) -> SparseCompletion:
+    def problem(self) -> Completion:
         """Make the problem, on the CPU in float64."""
-        return sparse_completion(
+        return matrix_completion(
             self.ground_truth(), self.n_observed, self.data_seed, self.normalisation, n_held_out=self.n_held_out
         )
 
@@ -312,7 +318,7 @@ EXAMPLE = "example_matrix.csv"
 class FileTask:
     """Complete a matrix of which a file holds some entries.
 
-    The matrix is divided by the root mean square of the entries that are trained on, see `HeldOutCompletion`.
+    The matrix is divided by the root mean square of the entries that are trained on, see `Completion`.
 
     Attributes
     ----------
@@ -389,7 +395,7 @@ class FileTask:
                 f"{self.n_held_out} would be held out, but at least 1 must be, and at least 1 left to train on."
             )
 
-    def problem(self) -> HeldOutCompletion:
+    def problem(self) -> Completion:
         """Make the problem, on the CPU in float64.
 
         Raises
@@ -408,5 +414,5 @@ class FileTask:
         # Divided by the largest entry first, so that no square overflows.
         unit = largest * math.sqrt(float(np.square(matrix.values[train] / largest).mean()))
         scaled = torch.from_numpy(matrix.values / unit)
-        mask, kept = (torch.from_numpy(where.astype(np.float64)) for where in (train, held_out))
-        return HeldOutCompletion(self.normalisation, None, scaled * mask, mask, scaled * kept, kept, unit)
+        observed, kept = (SparseEntries.of(scaled, torch.from_numpy(where)) for where in (train, held_out))
+        return Completion(self.normalisation, None, observed, self.shape, kept, unit)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from dmfkit.errors import InputError
-from dmfkit.problems.losses import MatrixCompletion, MatrixSensing, Problem
 
 
 class Observations(Protocol):
@@ -28,28 +27,6 @@ class Observations(Protocol):
 
     def solve(self, weights: Tensor) -> Tensor:
         """``(A A^dagger)^{-1} w``, of shape ``(m,)``."""
-
-
-def observations(problem: Problem) -> Observations:
-    """Return the operator of a problem.
-
-    Raises
-    ------
-    InputError
-        If the observations are neither entries nor measurements, or depend linearly on each other.
-    """
-    if isinstance(problem, MatrixCompletion):
-        return Entries(problem.values[problem.mask.bool()], problem.mask.bool())
-    if isinstance(problem, MatrixSensing):
-        if problem.n_observations > problem.shape[0] * problem.shape[1]:
-            raise InputError(
-                f"n_observed = {problem.n_observations} is not allowed here: more measurements than the "
-                f"{problem.shape[0] * problem.shape[1]} entries of the matrix depend on each other."
-            )
-        return Measurements(problem.values, problem.measurements)
-    raise InputError(
-        f"observations of kind {type(problem).__name__} are not supported here: use entries or measurements."
-    )
 
 
 @dataclass(frozen=True, eq=False)
