@@ -31,14 +31,8 @@ from dmfkit.linalg.spectra import effective_rank, nuclear_norm, relative_error, 
 from dmfkit.nuclear_norm.solution import NuclearNormSolution, minimum_nuclear_norm
 from dmfkit.nuclear_norm.splitting import least_nuclear_norm
 from dmfkit.problems.completion import Completion, MatrixCompletion, SparseCompletion, matrix_completion
-from dmfkit.problems.losses import (
-    FullObservation,
-    MatrixSensing,
-    full_observation,
-    matrix_sensing,
-    random_low_rank,
-    truncated_gaussian,
-)
+from dmfkit.problems.ground_truths import random_low_rank, truncated_gaussian
+from dmfkit.problems.losses import FullObservation, MatrixSensing, full_observation, matrix_sensing
 from dmfkit.problems.matrix_files import ObservedMatrix, read_matrix
 from dmfkit.problems.ratings import Ratings, movielens_100k, synthetic_ratings
 from dmfkit.problems.tasks import (

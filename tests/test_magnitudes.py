@@ -11,7 +11,8 @@ from dmfkit.experiments.reproduce import _KINDS
 from dmfkit.factorizations.factorization import Factorization
 from dmfkit.factorizations.initialisation import initialise
 from dmfkit.problems.completion import Completion, SparseEntries, matrix_completion
-from dmfkit.problems.losses import matrix_sensing, random_low_rank
+from dmfkit.problems.ground_truths import random_low_rank
+from dmfkit.problems.losses import matrix_sensing
 from dmfkit.problems.tasks import CompletionTask, SparseCompletionTask
 from dmfkit.theory.singular_values import SingularValueSpeeds
 from dmfkit.training import recorders as record

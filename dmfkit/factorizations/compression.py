@@ -1,4 +1,4 @@
-"""Compressed deep matrix factorizations (Yaras et al. 2023): all that gradient descent learns, in thin matrices.
+"""Compressed deep matrix factorizations (Yaras et al. 2023): all that gradient descent learns, in narrow matrices.
 
 From an orthogonal start with square factors ``W_l(0) = sigma_l Q_l`` and a target of rank at most ``r_hat``, gradient
 descent moves every layer inside a subspace of dimension ``2 r_hat`` and multiplies the rest by one number ``rho_l(t)``
@@ -105,7 +105,7 @@ def check_rank_bound(d: int, rank_bound: int) -> None:
 
 
 def _factors(start: Factorization | FastLayers) -> tuple[Tensor | FastOrthogonal, ...]:
-    """What all that follows does with factors is to multiply thin matrices by them."""
+    """What all that follows does with factors is to multiply narrow matrices by them."""
     return start.factors
 
 
@@ -120,7 +120,7 @@ def carried(start: Factorization | FastLayers, scales: Tensor, first: Tensor) ->
 def invariant_frames(
     start: Factorization | FastLayers, target: Tensor | csr_array | LowRank, rank_bound: int
 ) -> InvariantFrames:
-    """Frames of Theorem 1 of Yaras et al. (2023), at the cost of a few products with thin matrices.
+    """Frames of Theorem 1 of Yaras et al. (2023), at the cost of a few products with narrow matrices.
 
     The inert directions of the first layer are ``N(Psi) & N(Psi^T W_1(0))`` with ``Psi = W_{L:2}(0)^T Phi``; since all
     factors are multiples of orthogonal matrices, what is orthogonal to them is spanned by the right singular vectors
@@ -172,10 +172,10 @@ def frames_target(problem: Problem, source: str = "observed") -> Tensor | csr_ar
 def completed_frames(start: Factorization, frames: InvariantFrames) -> tuple[Tensor, ...]:
     """The frames completed to the orthogonal matrices ``V_1, U_1 = V_2, .., U_L`` of Theorem 1, ``(runs, d, d)`` each.
 
-    Dense, for looking at small examples: training needs only the thin frames.
+    Dense, for looking at small examples: training needs only the narrow frames.
     """
     size = frames.size
-    # Householder QR of the thin frame gives an orthonormal basis of its complement in the remaining columns.
+    # Householder QR of the narrow frame gives an orthonormal basis of its complement in the remaining columns.
     whole = torch.linalg.qr(frames.right, mode="complete")[0]
     rest = carried(start, frames.layer_scales, whole[..., size:])
     return tuple(torch.cat([frame, more], dim=-1) for frame, more in zip(frames.frames, rest, strict=True))

@@ -1,4 +1,4 @@
-"""Matrices held as two thin factors: everything that is asked of a low-rank matrix without forming it."""
+"""Matrices held as two narrow factors: everything that is asked of a low-rank matrix without forming it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LowRank:
         """The matrices themselves, ``(runs, d, d_in)``."""
         return self.left @ self.right.mT
 
-    def __mul__(self, factor: float) -> LowRank:
+    def __mul__(self, factor: float | Tensor) -> LowRank:
         return LowRank(self.left * factor, self.right)
 
     def core(self) -> Tensor:

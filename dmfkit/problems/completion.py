@@ -20,7 +20,7 @@ from dmfkit.errors import InputError
 from dmfkit.linalg.backend import sum_of_squares
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.sampled_products import entries, row_starts
-from dmfkit.problems.losses import Matrices, Normalisation, Problem, check_n_entries, check_observed
+from dmfkit.problems.losses import Matrices, Normalisation, Problem, check_n_entries
 from dmfkit.problems.operators import Entries
 
 # Indices are 32-bit numbers: half of the memory, and what sparse products take.
@@ -78,11 +78,6 @@ class SparseEntries:
             return torch.stack(found)
         rows, columns = self.index
         return matrix[:, rows, columns]
-
-    def placed(self, values: Tensor | float, background: Tensor) -> Tensor:
-        """Put `values` at these places of `background`, ``(d, d_in)``, which is overwritten."""
-        background[self.index] = values
-        return background
 
     def sparse_matrix(self, shape: tuple[int, int]) -> csr_array:
         """As a sparse matrix of SciPy's of this shape, in double precision."""
@@ -160,20 +155,23 @@ class Completion(Problem):
 
     @cached_property
     def mask(self) -> Tensor:
-        self.check_formable()
-        return self.observed.placed(1.0, self.observed.values.new_zeros(self.size))
+        return self._formed(torch.ones_like(self.observed.values), 0.0)
 
     @cached_property
     def values(self) -> Tensor:
         """The observed values, and zero elsewhere, ``(d, d_in)``."""
-        self.check_formable()
-        return self.observed.placed(self.observed.values, self.observed.values.new_zeros(self.size))
+        return self._formed(self.observed.values, 0.0)
 
     @cached_property
     def values_or_nan(self) -> Tensor:
         """The observed values, and NaN elsewhere, ``(d, d_in)``."""
+        return self._formed(self.observed.values, torch.nan)
+
+    def _formed(self, at_entries: Tensor, elsewhere: float) -> Tensor:
         self.check_formable()
-        return self.observed.placed(self.observed.values, self.observed.values.new_full(self.size, torch.nan))
+        matrix = at_entries.new_full(self.size, elsewhere)
+        matrix[self.observed.index] = at_entries
+        return matrix
 
     @cached_property
     def _minus_values(self) -> Tensor:
@@ -236,29 +234,21 @@ def _check_entries(observed: SparseEntries, size: tuple[int, int]) -> None:
             f"entries must lie inside the {size[0]} x {size[1]} matrix, each once, row by row and from left to right: "
             "sort them by row, then column."
         )
-    check_observed(values)
 
 
 def MatrixCompletion(
     normalisation: Normalisation, ground_truth: Tensor | None, values: Tensor, mask: Tensor
 ) -> Completion:
-    """Complete a matrix that is given in full size.
+    """Complete a matrix that is given in full size, see `Completion`.
 
     Parameters
     ----------
-    normalisation : {"half_sum", "mean"}
-        Of the loss and of its gradient.
-    ground_truth : Tensor of shape (d, d_in), optional
-        The matrix behind the observations, where it is known; no loss or gradient uses it.
+    normalisation, ground_truth
+        As of a `Problem`.
     values : Tensor of shape (d, d_in)
         Observed values; what it holds where nothing is observed does not count.
     mask : Tensor of shape (d, d_in)
         One, or True, where an entry is observed, else zero.
-
-    Raises
-    ------
-    InputError
-        If no entry is observed, an observed value is NaN, or mask and values differ in shape.
     """
     if values.ndim != 2 or mask.shape != values.shape:
         raise InputError(
@@ -277,26 +267,14 @@ def SparseCompletion(
     size: tuple[int, int],
     held_out: SparseEntries | None = None,
 ) -> Completion:
-    """Complete a matrix of which the observed entries are given, row by row and from left to right.
+    """Complete a matrix whose observed entries are given one by one, see `Completion`.
 
     Parameters
     ----------
-    normalisation : {"half_sum", "mean"}
-        Of the loss and of its gradient.
-    ground_truth : Tensor of shape (d, d_in) or LowRank, optional
-        The matrix behind the observations, where it is known; no loss or gradient uses it.
-    values : Tensor of shape (m,)
-    rows, columns : Tensor of shape (m,), int32
-        Places of the values.
-    size : tuple of int
-        Shape ``(d, d_in)`` of the matrix.
-    held_out : SparseEntries, optional
-        Entries to test on.
-
-    Raises
-    ------
-    InputError
-        If entries lie outside of the matrix, in another order, or twice, or a value is NaN.
+    normalisation, ground_truth
+        As of a `Problem`.
+    values, rows, columns, size, held_out
+        As of `SparseEntries` and `Completion`.
     """
     return Completion(normalisation, ground_truth, SparseEntries(rows, columns, values), size, held_out)
 

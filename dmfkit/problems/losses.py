@@ -38,23 +38,6 @@ def check_normalisation(normalisation: str) -> None:
         )
 
 
-def check_rank(shape: tuple[int, ...], rank: int) -> None:
-    """Raise `InputError` unless a matrix of this shape can have this rank."""
-    if not 1 <= rank <= min(shape):
-        raise InputError(
-            f"rank = {rank} is not allowed: the rank of a {shape[0]} x {shape[1]} matrix lies between 1 and "
-            f"{min(shape)}."
-        )
-
-
-def check_target_norm(target_norm: float | None) -> None:
-    """Raise `InputError` unless a matrix can be rescaled to this norm."""
-    if target_norm is not None and not (math.isfinite(target_norm) and target_norm > 0):
-        raise InputError(
-            f"target_norm = {target_norm} is not allowed: take a positive finite number, or None for no rescaling."
-        )
-
-
 def check_n_entries(shape: tuple[int, ...], n_observed: int) -> None:
     """Raise `InputError` unless a matrix of this shape has that many entries to observe."""
     if not 1 <= n_observed <= math.prod(shape):
@@ -101,6 +84,9 @@ class Problem(ABC):
 
     def __post_init__(self) -> None:
         check_normalisation(self.normalisation)
+        # NaN stands for what is not observed.
+        if bool(torch.isnan(self.observed_values).any()):
+            raise InputError("an observed value is NaN: leave such entries out of the mask.")
 
     @property
     @abstractmethod
@@ -121,10 +107,7 @@ class Problem(ABC):
     def ground_truth(self) -> Tensor | None:
         """The matrix behind the observations in full, ``(d, d_in)``; None where it is not known.
 
-        Raises
-        ------
-        InputError
-            If it is known by its factors, and too large.
+        Raises `InputError` if it is known by its factors, and too large.
         """
         if not isinstance(self.truth, LowRank):
             return self.truth
@@ -223,46 +206,18 @@ class Problem(ABC):
         return
 
     def observed_matrix(self) -> Tensor | csr_array:
-        """What is observed of the entries, zero elsewhere, of shape ``(d, d_in)``.
-
-        Raises
-        ------
-        InputError
-            If the problem does not observe entries.
-        """
+        """What is observed of the entries, ``(d, d_in)``, zero elsewhere, or an `InputError` if that is not entries."""
         raise InputError("frames are computed from observed entries; this problem does not observe entries.")
 
     def observation_operator(self) -> Observations:
-        """Return the observations as a linear operator with an adjoint.
-
-        Raises
-        ------
-        InputError
-            If the observations are neither entries nor measurements, or depend linearly on each other.
-        """
+        """Return the observations as a linear operator, or raise an `InputError` if it would not be surjective."""
         raise InputError(
             f"observations of kind {type(self).__name__} are not supported here: use entries or measurements."
         )
 
     def projected(self, left: Tensor, right: Tensor) -> Problem | None:  # noqa: ARG002
-        """The problem of the core ``C`` between frames of orthonormal columns, where it is one of the core's size.
-
-        Parameters
-        ----------
-        left, right : Tensor of shape (d, k) and (d_in, k)
-
-        Returns
-        -------
-        Problem or None
-            None unless every entry is observed.
-        """
+        """The problem of a core between frames ``(d, k)`` and ``(d_in, k)``; None unless every entry is observed."""
         return None
-
-
-def check_observed(values: Tensor) -> None:
-    """Raise `InputError` if one of the observed values is no number: NaN stands for what is not observed."""
-    if bool(torch.isnan(values).any()):
-        raise InputError("an observed value is NaN: leave such entries out of the mask.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,10 +234,9 @@ class FullObservation(Problem):
     def observed_values(self) -> Tensor:
         return self.values
 
-    @cached_property
+    @property
     def values_or_nan(self) -> Tensor:
         """As for completion: all values, none of them NaN."""
-        check_observed(self.values)
         return self.values.contiguous()
 
     def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
@@ -300,15 +254,7 @@ class FullObservation(Problem):
         values = left.mT @ self.values @ right
         # By the difference itself: the difference of two squared norms would lose half of the digits.
         outside = torch.linalg.matrix_norm(self.values - left @ values @ right.mT).square()
-        return ProjectedObservation(
-            normalisation=self.normalisation,
-            truth=self.truth,
-            values=values,
-            left=left,
-            right=right,
-            outside=outside,
-            entries=self.n_observations,
-        )
+        return ProjectedObservation(self.normalisation, self.truth, values, left, right, outside, self.n_observations)
 
 
 @dataclass(frozen=True, eq=False)
@@ -390,82 +336,6 @@ class MatrixSensing(Problem):
                 f"{math.prod(self.shape)} entries of the matrix depend on each other."
             )
         return Measurements(self.values, self.measurements)
-
-
-def random_low_rank(shape: tuple[int, int], rank: int, seed: int, target_norm: float | None = None) -> Tensor:
-    """Random matrix ``U V^T`` with i.i.d. standard normal factors (Arora et al. 2019, Appendix D.2).
-
-    Parameters
-    ----------
-    shape : (d, d_in)
-    rank : int
-        Number of columns of ``U`` and ``V``.
-    seed : int
-    target_norm : float, optional
-        Rescale to this Frobenius norm. ``None`` leaves the matrix raw, so that ``E ||W*||_F^2 = rank * d * d_in``; the
-        released code rescales to ``d``.
-
-    Returns
-    -------
-    Tensor of shape (d, d_in), float64, on the CPU
-
-    Raises
-    ------
-    InputError
-        If the rank exceeds a side of the matrix or is not positive, or the norm is not positive.
-    """
-    check_rank(shape, rank)
-    check_target_norm(target_norm)
-    left, right = gaussian_factors(shape, rank, seed)
-    matrix = left @ right.mT
-    return matrix if target_norm is None else matrix * (target_norm / torch.linalg.matrix_norm(matrix))
-
-
-def gaussian_factors(shape: tuple[int, int], rank: int, seed: int) -> tuple[Tensor, Tensor]:
-    """The factors ``U, V`` of `random_low_rank` before any rescaling, ``(d, rank)`` and ``(d_in, rank)``."""
-    generator = torch.Generator().manual_seed(seed)
-    left = torch.randn(shape[0], rank, generator=generator, dtype=torch.float64)
-    right = torch.randn(shape[1], rank, generator=generator, dtype=torch.float64)
-    return left, right
-
-
-def truncated_gaussian(shape: tuple[int, int], rank: int, seed: int, target_norm: float | None = None) -> Tensor:
-    """Best rank-`rank` approximation of a matrix with i.i.d. standard normal entries.
-
-    The target of the code released with Yaras et al. (2023), whose text names none. Its non-zero singular values are
-    nearly equal, about ``2 sqrt(d)`` for a ``d x d`` matrix.
-
-    Parameters
-    ----------
-    shape : (d, d_in)
-    rank, seed : int
-    target_norm : float, optional
-        Rescale to this Frobenius norm; ``None`` leaves the matrix as it is.
-
-    Returns
-    -------
-    Tensor of shape (d, d_in), float64, on the CPU
-
-    Raises
-    ------
-    InputError
-        If the rank exceeds a side of the matrix or is not positive, or the norm is not positive.
-    """
-    check_rank(shape, rank)
-    check_target_norm(target_norm)
-    generator = torch.Generator().manual_seed(seed)
-    left, values, right = torch.linalg.svd(
-        torch.randn(*shape, generator=generator, dtype=torch.float64), full_matrices=False
-    )
-    matrix = (left[:, :rank] * values[:rank]) @ right[:rank]
-    return matrix if target_norm is None else matrix * (target_norm / torch.linalg.matrix_norm(matrix))
-
-
-def halving_spectrum(shape: tuple[int, int], rank: int, seed: int, target_norm: float | None = None) -> Tensor:
-    """The singular vectors of `truncated_gaussian`, and its first singular value, halved from one to the next."""
-    left, values, right = torch.linalg.svd(truncated_gaussian(shape, rank, seed, target_norm), full_matrices=False)
-    halves = 0.5 ** torch.arange(rank, dtype=values.dtype)
-    return (left[:, :rank] * (values[0] * halves)) @ right[:rank]
 
 
 def full_observation(ground_truth: Tensor, normalisation: Normalisation = "half_sum") -> FullObservation:

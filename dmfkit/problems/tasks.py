@@ -2,10 +2,6 @@
 
 A task is a frozen dataclass of numbers and words. It makes its `Problem` on demand, so that a sweep can vary any of its
 fields, write them into the result's attributes, and make the same problem again when a stored result is checked.
-
-Large completion tasks, as plain values.
-
-A task whose matrix comes from a file of the reader's own.
 """
 
 from __future__ import annotations
@@ -33,6 +29,14 @@ from dmfkit.problems.completion import (
     hold_out,
     matrix_completion,
 )
+from dmfkit.problems.ground_truths import (
+    check_rank,
+    check_target_norm,
+    gaussian_factors,
+    halving_spectrum,
+    random_low_rank,
+    truncated_gaussian,
+)
 from dmfkit.problems.losses import (
     FullObservation,
     MatrixSensing,
@@ -41,14 +45,8 @@ from dmfkit.problems.losses import (
     check_measurements,
     check_n_entries,
     check_normalisation,
-    check_rank,
-    check_target_norm,
     full_observation,
-    gaussian_factors,
-    halving_spectrum,
     matrix_sensing,
-    random_low_rank,
-    truncated_gaussian,
 )
 from dmfkit.problems.matrix_files import ObservedMatrix, read_bytes, read_matrix_of
 from dmfkit.problems.ratings import MOVIELENS_ITEMS, MOVIELENS_USERS, Ratings, movielens_100k, synthetic_ratings
@@ -75,7 +73,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class LowRankTask:
-    """Find a random low-rank ``d x d`` matrix; the base of tasks that differ in what is observed of it.
+    """Find a random low-rank ``d x d`` matrix; the base of tasks that differ in what is known of it, and how.
 
     Attributes
     ----------
@@ -86,10 +84,6 @@ class LowRankTask:
         Of the training loss.
     target_norm : float, optional
         Frobenius norm to which the matrix is rescaled; ``None`` leaves it raw.
-    target : {"product", "truncated", "halving"}
-        ``product``: ``U V^T`` with Gaussian ``U, V`` (Arora et al. 2019). ``truncated``: the leading part of a Gaussian
-        matrix (the code released with Yaras et al. 2023). ``halving``: the same singular vectors, each singular value
-        half of the one before.
     """
 
     d: int = 100
@@ -97,7 +91,6 @@ class LowRankTask:
     data_seed: int = 0
     normalisation: Normalisation = "half_sum"
     target_norm: float | None = None
-    target: str = field(default="product", metadata=ADDED_LATER)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -105,10 +98,28 @@ class LowRankTask:
         return (self.d, self.d)
 
     def check(self) -> None:
-        """Raise `InputError` unless there is such a matrix and such a loss; draws nothing."""
+        """Raise `InputError` unless there is such a problem; draws nothing."""
         check_rank(self.shape, self.rank)
         check_target_norm(self.target_norm)
         check_normalisation(self.normalisation)
+
+
+@dataclass(frozen=True)
+class TargetTask(LowRankTask):
+    """Find a random low-rank matrix that is known in full; other fields as in `LowRankTask`.
+
+    Attributes
+    ----------
+    target : {"product", "truncated", "halving"}
+        ``product``: ``U V^T`` with Gaussian ``U, V`` (Arora et al. 2019). ``truncated``: the leading part of a Gaussian
+        matrix (the code released with Yaras et al. 2023). ``halving``: the same singular vectors, each singular value
+        half of the one before.
+    """
+
+    target: str = field(default="product", metadata=ADDED_LATER)
+
+    def check(self) -> None:
+        super().check()
         if self.target not in _TARGETS:
             raise InputError(f"target = {self.target!r} is not allowed: choose one of {', '.join(_TARGETS)}.")
 
@@ -119,8 +130,8 @@ class LowRankTask:
 
 
 @dataclass(frozen=True)
-class FullObservationTask(LowRankTask):
-    """Factorize the matrix itself, every entry of which is known; fields as in `LowRankTask`."""
+class FullObservationTask(TargetTask):
+    """Factorize the matrix itself, every entry of which is known; fields as in `TargetTask`."""
 
     def problem(self) -> FullObservation:
         """Make the problem, on the CPU in float64."""
@@ -128,8 +139,8 @@ class FullObservationTask(LowRankTask):
 
 
 @dataclass(frozen=True)
-class CompletionTask(LowRankTask):
-    """Complete the matrix from `n_observed` of its entries; other fields as in `LowRankTask`."""
+class CompletionTask(TargetTask):
+    """Complete the matrix from `n_observed` of its entries; other fields as in `TargetTask`."""
 
     n_observed: int = 2000
 
@@ -143,8 +154,46 @@ class CompletionTask(LowRankTask):
 
 
 @dataclass(frozen=True)
-class SensingTask(LowRankTask):
-    """Find the matrix from `n_observed` Gaussian measurements; other fields as in `LowRankTask`.
+class SparseCompletionTask(LowRankTask):
+    """Complete a matrix of any size, known by its factors, from `n_observed` of its entries; nothing is dense.
+
+    The matrix is that of a `CompletionTask` with equal fields; up to ``d = 2048`` so are the observed entries. Other
+    fields as in `LowRankTask`.
+
+    Attributes
+    ----------
+    n_observed : int
+    n_held_out : int
+        Number of further entries to test on.
+    """
+
+    d: int = 10_000
+    n_observed: int = 500_000
+    n_held_out: int = 0
+
+    def check(self) -> None:
+        super().check()
+        check_n_entries(self.shape, self.n_observed)
+        check_n_held_out(self.shape, self.n_observed, self.n_held_out)
+        check_kept_by_entries(self.shape, self.n_observed + self.n_held_out)
+
+    def ground_truth(self) -> LowRank:
+        """Return the matrix to be found, by its factors, in a batch of one."""
+        self.check()
+        left, right = gaussian_factors(self.shape, self.rank, self.data_seed)
+        truth = LowRank(left[None], right[None])
+        return truth if self.target_norm is None else truth * (self.target_norm / truth.norm())
+
+    def problem(self) -> Completion:
+        """Make the problem, on the CPU in float64."""
+        return matrix_completion(
+            self.ground_truth(), self.n_observed, self.data_seed, self.normalisation, n_held_out=self.n_held_out
+        )
+
+
+@dataclass(frozen=True)
+class SensingTask(TargetTask):
+    """Find the matrix from `n_observed` Gaussian measurements; other fields as in `TargetTask`.
 
     Attributes
     ----------
@@ -252,63 +301,6 @@ def field_names(value: Any) -> set[str]:
 def with_fields(value: Any, names: dict[str, Any]) -> Any:
     """Return the dataclass instance with those of `names` that it has replaced."""
     return replace(value, **{name: item for name, item in names.items() if name in field_names(value)})
-
-
-@dataclass(frozen=True)
-class SparseCompletionTask:
-    """Complete a random low-rank ``d x d`` matrix of any size from `n_observed` of its entries; nothing is dense.
-
-    The matrix is that of a `CompletionTask` with equal fields; up to ``d = 2048`` so are the observed entries.
-
-    Attributes
-    ----------
-    d, rank, n_observed : int
-    data_seed : int
-        Draws the factors of the matrix and what is observed of it.
-    normalisation : {"half_sum", "mean"}
-        Of the training loss.
-    target_norm : float, optional
-        Frobenius norm to which the matrix is rescaled; ``None`` leaves it raw.
-    n_held_out : int
-        Number of further entries to test on.
-    """
-
-    d: int = 10_000
-    rank: int = 5
-    n_observed: int = 500_000
-    data_seed: int = 0
-    normalisation: Normalisation = "half_sum"
-    target_norm: float | None = None
-    n_held_out: int = 0
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape ``(d, d)`` of the matrix."""
-        return (self.d, self.d)
-
-    def check(self) -> None:
-        """Raise `InputError` unless there is such a problem; draws nothing."""
-        check_rank(self.shape, self.rank)
-        check_target_norm(self.target_norm)
-        check_normalisation(self.normalisation)
-        check_n_entries(self.shape, self.n_observed)
-        check_n_held_out(self.shape, self.n_observed, self.n_held_out)
-        check_kept_by_entries(self.shape, self.n_observed + self.n_held_out)
-
-    def ground_truth(self) -> LowRank:
-        """Return the matrix to be found, by its factors, in a batch of one."""
-        self.check()
-        left, right = gaussian_factors(self.shape, self.rank, self.data_seed)
-        truth = LowRank(left[None], right[None])
-        if self.target_norm is None:
-            return truth
-        return LowRank(truth.left * (self.target_norm / truth.norm()), truth.right)
-
-    def problem(self) -> Completion:
-        """Make the problem, on the CPU in float64."""
-        return matrix_completion(
-            self.ground_truth(), self.n_observed, self.data_seed, self.normalisation, n_held_out=self.n_held_out
-        )
 
 
 EXAMPLE = "example_matrix.csv"
