@@ -72,6 +72,7 @@ def test_the_error_is_that_of_its_definition_in_the_units_of_the_file(saved, mat
     guess = torch.full((2, 12, 9), 0.25, dtype=torch.float64)
     expected = np.sqrt(((0.25 - matrix[held]) ** 2).mean())
     np.testing.assert_allclose(problem.held_out_rmse(guess), expected)
+    np.testing.assert_allclose(problem.held_out_rmse(guess[0]), expected)
 
 
 def test_a_sweep_measures_the_end_and_records_the_way(saved, matrix):

@@ -69,7 +69,7 @@ class SparseEntries:
         return self.rows.long(), self.columns.long()
 
     def taken_from(self, matrix: Tensor | LowRank) -> Tensor:
-        """What matrices ``(runs, d, d_in)`` have at these places, ``(runs, m)``."""
+        """What matrices ``(..., d, d_in)`` have at these places, ``(..., m)``."""
         if isinstance(matrix, LowRank):
             found = [
                 entries(left, right, self.rows, self.columns)
@@ -77,7 +77,7 @@ class SparseEntries:
             ]
             return torch.stack(found)
         rows, columns = self.index
-        return matrix[:, rows, columns]
+        return matrix[..., rows, columns]
 
     def sparse_matrix(self, shape: tuple[int, int]) -> csr_array:
         """As a sparse matrix of SciPy's of this shape, in double precision."""
