@@ -7,15 +7,19 @@ import torch
 from made import random_factors
 
 from dmfkit import CompletionTask, MatrixCompletion
+from dmfkit.gradients import entries
 from dmfkit.gradients.choice import Kernel, evaluator_for, kernel_for
 from dmfkit.gradients.entries import EntrywiseEvaluator
 from dmfkit.gradients.tensors import Evaluator
+from dmfkit.linalg.sampled_products import DeviceProducts, HostProducts
 from dmfkit.problems.completion import SPARSE_SHARE, SPARSE_SIZE, SPARSE_WIDTH
 
 
+@pytest.mark.parametrize("products", [HostProducts, DeviceProducts])
 @pytest.mark.parametrize("normalisation", ["half_sum", "mean"])
-@pytest.mark.parametrize("widths", [(30, 4, 30), (30, 4, 5, 30), (30, 6, 3, 4, 30)])
-def test_both_evaluators_agree(widths, normalisation):
+@pytest.mark.parametrize("widths", [(30, 4, 30), (30, 4, 5, 30), (30, 6, 3, 4, 30), (30, 2, 9, 3, 5, 30)])
+def test_both_evaluators_agree(widths, normalisation, products, monkeypatch):
+    monkeypatch.setattr(entries, "sampled_products", lambda *given: products(*given[:4]))
     problem = CompletionTask(d=30, rank=2, n_observed=70, normalisation=normalisation).problem()
     state = random_factors(widths, 3).state
     sparse, dense = EntrywiseEvaluator(problem, widths, 3), Evaluator(problem, widths, 3)

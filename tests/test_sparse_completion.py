@@ -38,7 +38,7 @@ from dmfkit.linalg import spectra
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.sampled_products import DeviceProducts, HostProducts, entries
 from dmfkit.problems import completion
-from dmfkit.problems.completion import SparseCompletion, distinct
+from dmfkit.problems.completion import SparseCompletion, SparseEntries, distinct
 from dmfkit.problems.tasks import SparseCompletionTask
 from dmfkit.training.recorders import HeldOutError, TargetCoordinates, UnobservedError
 from dmfkit.training.snapshot import Snapshot
@@ -281,6 +281,7 @@ def test_fixed_frames_of_the_truth_recover_it_and_a_stored_sweep_can_be_made_aga
 def test_what_cannot_be_is_said_in_one_sentence():
     problem = TASK.problem()
     parts = {"normalisation": "half_sum", "ground_truth": None, "values": problem.observed.values, "size": problem.size}
+    places = {"rows": problem.observed.rows, "columns": problem.observed.columns}
     swapped = {"rows": problem.observed.rows.flip(0), "columns": problem.observed.columns}
     for wrong, words in (
         (swapped, "row by row"),
@@ -288,6 +289,15 @@ def test_what_cannot_be_is_said_in_one_sentence():
         ({"rows": problem.observed.rows[1:], "columns": problem.observed.columns[1:]}, "one of each"),
         ({"rows": problem.observed.rows + 30, "columns": problem.observed.columns}, "inside the 40 x 40 matrix"),
         ({"rows": problem.observed.rows, "columns": problem.observed.columns, "size": (40, 2**31)}, "at most"),
+        (
+            {"values": parts["values"][:0], "rows": problem.observed.rows[:0], "columns": problem.observed.columns[:0]},
+            "0 entries",
+        ),
+        ({**places, "values": parts["values"] * torch.nan}, "is NaN"),
+        (
+            {**places, "held_out": SparseEntries(*places.values(), problem.observed.values), "size": (40, 39)},
+            "inside the 40 x 39",
+        ),
     ):
         with pytest.raises(InputError, match=words):
             SparseCompletion(**{**parts, **wrong})
@@ -311,7 +321,7 @@ def test_what_is_too_large_to_be_formed_is_refused_in_one_sentence():
     with pytest.raises(InputError, match="depth = 1 is not allowed for a 9000 x 9000 matrix"):
         evaluator_for(problem, (9000, 9000), 1)
     start = Start(depth=2, hidden_width=2)
-    with pytest.raises(InputError, match="record Loss, RelativeError"):
+    with pytest.raises(InputError, match="only Loss, RelativeError"):
         sweep(task, start, Flow(horizon=1.0), record=(Alignment(),), record_at=(0.0,))
     # Many entries are no smaller than the matrix, and a truth in full shows that there is room for one.
     generous = replace(problem, truth=torch.empty(1).expand(9000, 9000))

@@ -119,9 +119,11 @@ class Completion(Problem):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_entries(self.observed, self.size)
         if not len(self.observed):
             raise InputError("0 entries are observed: at least one must be.")
+        for some in (self.observed, self.held_out):
+            if some is not None:
+                _check_entries(some, self.size)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -149,8 +151,9 @@ class Completion(Problem):
     def check_formable(self) -> None:
         if not self._formable:
             raise InputError(
-                f"a {self.size[0]} x {self.size[1]} matrix with so few observed entries is never formed in full: "
-                "record Loss, RelativeError, SingularValues, EffectiveRank or HeldOutError, or take a smaller matrix."
+                f"a {self.size[0]} x {self.size[1]} matrix with so few observed entries is never formed in full: of "
+                "all recorders only Loss, RelativeError, SingularValues, EffectiveRank and HeldOutError do without it; "
+                "for anything else take a smaller matrix."
             )
 
     @cached_property
@@ -215,17 +218,16 @@ class Completion(Problem):
         return Entries(self.observed.values, self.mask.bool())
 
 
-def _check_entries(observed: SparseEntries, size: tuple[int, int]) -> None:
+def _check_entries(some: SparseEntries, size: tuple[int, int]) -> None:
     """Raise `InputError` unless the entries are those of a matrix of this size, in order."""
-    rows, columns, values = observed.rows, observed.columns, observed.values
+    rows, columns, values = some.rows, some.columns, some.values
     if max(*size, len(values)) > LARGEST:
         raise InputError(f"{size} with {len(values)} entries: each number may be at most {LARGEST}.")
     if rows.dtype != torch.int32 or columns.dtype != torch.int32:
         raise InputError("rows and columns must be int32 tensors: convert them by .to(torch.int32).")
     if not len(rows) == len(columns) == len(values):
         raise InputError(
-            f"{len(rows)} rows, {len(columns)} columns and {len(values)} values were given: give one of each per "
-            "observed entry."
+            f"{len(rows)} rows, {len(columns)} columns and {len(values)} values were given: give one of each per entry."
         )
     inside = all(bool(((place >= 0) & (place < side)).all()) for place, side in zip((rows, columns), size, strict=True))
     down, right = (part[1:] > part[:-1] for part in (rows, columns))
