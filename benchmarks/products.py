@@ -22,13 +22,13 @@ def rows(problem: Completion, width: int, repeats: int) -> list[Row]:
     """Residual, and both its products, at thin factors of this width; what is used comes first."""
     generator, observed = torch.Generator().manual_seed(0), problem.observed
     left, right = (torch.randn(side, width, generator=generator, dtype=torch.float64) for side in problem.shape)
-    parts = observed.rows, observed.columns, observed.values, problem.size
+    parts = observed.rows, observed.columns, observed.values, problem.shape
     one = torch.eye(width, dtype=torch.float64)
     given = left, one, right, 1.0, torch.empty_like(left), torch.empty_like(one)
     host, device = HostProducts(*parts), DeviceProducts(*parts)
     long_rows, long_columns = observed.rows.long(), observed.columns.long()
     # The index of the torch matrices that most code has, 64-bit, is converted in every product.
-    wide = csr_tensor(row_starts(observed.rows, problem.size[0]), long_columns, observed.values, problem.size)
+    wide = csr_tensor(row_starts(observed.rows, problem.shape[0]), long_columns, observed.values, problem.shape)
     gather = long_rows, long_columns, observed.values
     ways: dict[str, dict[str, Callable[[], object]]] = {
         "residual": {
@@ -56,11 +56,11 @@ def rows(problem: Completion, width: int, repeats: int) -> list[Row]:
 def by_scipy(left: Tensor, right: Tensor, problem: Completion) -> tuple[np.ndarray, np.ndarray]:
     """Products of the residual, and of its transpose, with `right` and `left`; one index serves both."""
     observed, residual = problem.observed, _by_numpy(left, right, problem)
-    starts = row_starts(observed.rows, problem.size[0]).int().numpy()
+    starts = row_starts(observed.rows, problem.shape[0]).int().numpy()
     parts = residual, observed.columns.numpy(), starts
     # Read as compressed columns, the same three arrays are the transpose.
-    transposed = csc_array(parts, shape=problem.size[::-1])
-    return csr_array(parts, shape=problem.size) @ right.numpy(), transposed @ left.numpy()
+    transposed = csc_array(parts, shape=problem.shape[::-1])
+    return csr_array(parts, shape=problem.shape) @ right.numpy(), transposed @ left.numpy()
 
 
 def _by_numpy(left: Tensor, right: Tensor, problem: Completion) -> np.ndarray:

@@ -43,7 +43,7 @@ class Completed:
 def rows(problem: Completion, rank: int) -> list[Row]:
     """Seconds, held-out error and iterations of every method, with the true rank and with twice as much."""
     found: list[Row] = [
-        Row("rows, and columns", problem.size[0], ""),
+        Row("rows, and columns", problem.shape[0], ""),
         Row("observed entries", problem.n_observations, ""),
     ]
     first: Row | None = None
@@ -125,7 +125,7 @@ def alternating(problem: Completion, width: int, ridge: float) -> Completed:
         handle_interrupt=False,
         nthreads=torch.get_num_threads(),
     )
-    model.fit(coo_array((problem.observed.values.numpy(), places), shape=problem.size))
+    model.fit(coo_array((problem.observed.values.numpy(), places), shape=problem.shape))
     seconds = time.perf_counter() - began
     factors = (torch.from_numpy(np.asarray(side))[None] for side in (model.A_, model.B_))
     return Completed(LowRank(*factors), seconds, ROUNDS, "rounds")

@@ -263,7 +263,7 @@ def test_all_ways_to_the_hostare_measured():
     parts = problem.observed.rows, problem.observed.columns, problem.observed.values
     places = problem.observed.index
     one, out, to_core = torch.eye(3).double(), torch.empty_like(left), torch.empty(3, 3).double()
-    host = HostProducts(*parts, problem.size)
+    host = HostProducts(*parts, problem.shape)
     square, transposed = host.square_and_gradients(left, one, right, 1.0, out, to_core)
     gathered = products._gathered(left, right, *places, problem.observed.values, 64)
     assert torch.allclose(square, gathered.square().sum(), rtol=1e-12, atol=0)

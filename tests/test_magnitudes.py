@@ -42,7 +42,7 @@ def held_out(scale):
     mask = (torch.arange(64).view(8, 8) % 3 != 0).to(torch.float64)
     rest = 1.0 - mask
     observed, held_out = (SparseEntries.of(whole / 4, where) for where in (mask, rest))
-    return Completion("half_sum", None, observed, (8, 8), held_out, 4.0)
+    return Completion("half_sum", None, observed, held_out, 4.0)
 
 
 def problem_for(recorder, scale):

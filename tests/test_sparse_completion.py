@@ -87,7 +87,7 @@ def test_loss_and_gradient_are_those_of_the_dense_problem(widths, normalisation)
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 7), (20, 3), (2, 20)])
 def test_sampled_products_are_those_of_dense_matrices(kind, dtype, height, width):
     problem = TASK.problem().to("cpu", dtype)
-    products = kind(problem.observed.rows, problem.observed.columns, problem.observed.values, problem.size)
+    products = kind(problem.observed.rows, problem.observed.columns, problem.observed.values, problem.shape)
     dense, accuracy = in_full(problem), 1e-12 if dtype == torch.float64 else 1e-4
     for seed in (0, 1):  # what the second gives must replace what the first gave
         first, middle, last = (
@@ -280,7 +280,12 @@ def test_fixed_frames_of_the_truth_recover_it_and_a_stored_sweep_can_be_made_aga
 
 def test_what_cannot_be_is_said_in_one_sentence():
     problem = TASK.problem()
-    parts = {"normalisation": "half_sum", "ground_truth": None, "values": problem.observed.values, "size": problem.size}
+    parts = {
+        "normalisation": "half_sum",
+        "ground_truth": None,
+        "values": problem.observed.values,
+        "size": problem.shape,
+    }
     places = {"rows": problem.observed.rows, "columns": problem.observed.columns}
     swapped = {"rows": problem.observed.rows.flip(0), "columns": problem.observed.columns}
     for wrong, words in (
@@ -295,8 +300,8 @@ def test_what_cannot_be_is_said_in_one_sentence():
         ),
         ({**places, "values": parts["values"] * torch.nan}, "is NaN"),
         (
-            {**places, "held_out": SparseEntries(*places.values(), problem.observed.values), "size": (40, 39)},
-            "inside the 40 x 39",
+            {**places, "held_out": SparseEntries(*places.values(), problem.observed.values, (40, 39))},
+            "those of one matrix",
         ),
     ):
         with pytest.raises(InputError, match=words):

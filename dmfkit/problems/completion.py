@@ -21,7 +21,6 @@ from dmfkit.linalg.backend import sum_of_squares
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.sampled_products import entries, row_starts
 from dmfkit.problems.losses import Matrices, Normalisation, Problem, check_n_entries
-from dmfkit.problems.operators import Entries
 
 # Indices are 32-bit numbers: half of the memory, and what sparse products take.
 LARGEST = 2**31 - 1
@@ -42,23 +41,28 @@ LARGEST_FORMED = 2**26
 
 @dataclass(frozen=True, eq=False)
 class SparseEntries:
-    """Some entries of a matrix, row by row and from left to right.
+    """Some entries of a matrix, row by row and from left to right, each once.
+
+    As `Observations` they have ``A A^dagger = I``.
 
     Attributes
     ----------
     rows, columns : Tensor of shape (m,), int32
     values : Tensor of shape (m,)
+    shape : tuple of int
+        ``(d, d_in)`` of the matrix.
     """
 
     rows: Tensor
     columns: Tensor
     values: Tensor
+    shape: tuple[int, int]
 
     @classmethod
     def of(cls, matrix: Tensor, mask: Tensor) -> SparseEntries:
         """The entries of a matrix, ``(d, d_in)``, where `mask` is not zero."""
         rows, columns = mask.nonzero(as_tuple=True)
-        return cls(rows.int(), columns.int(), matrix[rows, columns])
+        return cls(rows.int(), columns.int(), matrix[rows, columns], (matrix.shape[0], matrix.shape[1]))
 
     def __len__(self) -> int:
         return len(self.values)
@@ -68,7 +72,7 @@ class SparseEntries:
         """Rows and columns as they index a matrix."""
         return self.rows.long(), self.columns.long()
 
-    def taken_from(self, matrix: Tensor | LowRank) -> Tensor:
+    def forward(self, matrix: Tensor | LowRank) -> Tensor:
         """What matrices ``(..., d, d_in)`` have at these places, ``(..., m)``."""
         if isinstance(matrix, LowRank):
             found = [
@@ -79,14 +83,25 @@ class SparseEntries:
         rows, columns = self.index
         return matrix[..., rows, columns]
 
-    def sparse_matrix(self, shape: tuple[int, int]) -> csr_array:
-        """As a sparse matrix of SciPy's of this shape, in double precision."""
-        parts = (self.values.to(torch.float64), self.columns, row_starts(self.rows, shape[0]).int())
-        return csr_array(tuple(part.cpu().numpy() for part in parts), shape=shape)
+    def adjoint(self, weights: Tensor, elsewhere: float = 0.0) -> Tensor:
+        """The matrix, ``(d, d_in)``, with these at the places of the entries."""
+        matrix = weights.new_full(self.shape, elsewhere)
+        matrix[self.index] = weights
+        return matrix
+
+    def solve(self, weights: Tensor) -> Tensor:
+        """``(A A^dagger)^{-1}`` of the weights: themselves."""
+        return weights
+
+    def sparse_matrix(self) -> csr_array:
+        """As a sparse matrix of SciPy's, in double precision."""
+        parts = (self.values.to(torch.float64), self.columns, row_starts(self.rows, self.shape[0]).int())
+        return csr_array(tuple(part.cpu().numpy() for part in parts), shape=self.shape)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> SparseEntries:
         """Copy on another device, or with values in another precision."""
-        return SparseEntries(self.rows.to(device), self.columns.to(device), self.values.to(device, dtype))
+        parts = self.rows.to(device), self.columns.to(device), self.values.to(device, dtype)
+        return SparseEntries(*parts, self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +111,7 @@ class Completion(Problem):
     Attributes
     ----------
     observed : SparseEntries
-        In units of `unit`; at least one, each once.
-    size : tuple of int
-        Shape ``(d, d_in)`` of the matrix.
+        In units of `unit`; at least one.
     held_out : SparseEntries, optional
         Entries that no loss or gradient uses, to test on; in units of `unit`.
     unit : float
@@ -113,7 +126,6 @@ class Completion(Problem):
     """
 
     observed: SparseEntries
-    size: tuple[int, int]
     held_out: SparseEntries | None = None
     unit: float = 1.0
 
@@ -123,11 +135,11 @@ class Completion(Problem):
             raise InputError("0 entries are observed: at least one must be.")
         for some in (self.observed, self.held_out):
             if some is not None:
-                _check_entries(some, self.size)
+                _check_entries(some, self.shape)
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.size
+        return self.observed.shape
 
     @property
     def observed_values(self) -> Tensor:
@@ -135,46 +147,43 @@ class Completion(Problem):
 
     @property
     def _few(self) -> bool:
-        return self.n_observations < SPARSE_SHARE * math.prod(self.size)
+        return self.n_observations < SPARSE_SHARE * math.prod(self.shape)
 
     @property
     def _formable(self) -> bool:
-        return isinstance(self.truth, Tensor) or not self._few or math.prod(self.size) <= LARGEST_FORMED
+        return isinstance(self.truth, Tensor) or not self._few or math.prod(self.shape) <= LARGEST_FORMED
 
     def by_entries(self, widths: tuple[int, ...]) -> bool:
         if not self._formable:
             return True
         least = SPARSE_SIZE if self.device.type == "cpu" else SPARSE_SIZE_ON_DEVICE
         inner = widths[1:-1]
-        return self._few and math.prod(self.size) >= least and bool(inner) and max(inner) <= SPARSE_WIDTH
+        return self._few and math.prod(self.shape) >= least and bool(inner) and max(inner) <= SPARSE_WIDTH
 
     def check_formable(self) -> None:
         if not self._formable:
             raise InputError(
-                f"a {self.size[0]} x {self.size[1]} matrix with so few observed entries is never formed in full: of "
+                f"a {self.shape[0]} x {self.shape[1]} matrix with so few observed entries is never formed in full: of "
                 "all recorders only Loss, RelativeError, SingularValues, EffectiveRank and HeldOutError do without it; "
                 "for anything else take a smaller matrix."
             )
 
     @cached_property
     def mask(self) -> Tensor:
-        return self._formed(torch.ones_like(self.observed.values), 0.0)
+        self.check_formable()
+        return self.observed.adjoint(torch.ones_like(self.observed.values))
 
     @cached_property
     def values(self) -> Tensor:
         """The observed values, and zero elsewhere, ``(d, d_in)``."""
-        return self._formed(self.observed.values, 0.0)
+        self.check_formable()
+        return self.observed.adjoint(self.observed.values)
 
     @cached_property
     def values_or_nan(self) -> Tensor:
         """The observed values, and NaN elsewhere, ``(d, d_in)``."""
-        return self._formed(self.observed.values, torch.nan)
-
-    def _formed(self, at_entries: Tensor, elsewhere: float) -> Tensor:
         self.check_formable()
-        matrix = at_entries.new_full(self.size, elsewhere)
-        matrix[self.observed.index] = at_entries
-        return matrix
+        return self.observed.adjoint(self.observed.values, elsewhere=torch.nan)
 
     @cached_property
     def _minus_values(self) -> Tensor:
@@ -187,7 +196,7 @@ class Completion(Problem):
 
     def squares(self, end_to_end: Tensor | LowRank) -> Tensor:
         if isinstance(end_to_end, LowRank):
-            return (self.observed.taken_from(end_to_end) - self.observed.values).square().sum(dim=-1)
+            return (self.observed.forward(end_to_end) - self.observed.values).square().sum(dim=-1)
         return super().squares(end_to_end)
 
     def gradient(self, end_to_end: Tensor) -> Tensor:
@@ -205,22 +214,25 @@ class Completion(Problem):
         """
         if self.held_out is None:
             return None
-        wrong = self.held_out.taken_from(end_to_end) - self.lift(self.held_out.values)
+        wrong = self.held_out.forward(end_to_end) - self.lift(self.held_out.values)
         return wrong.square().mean(dim=-1).sqrt()
 
     def observed_matrix(self) -> Tensor | csr_array:
         """What is observed, zero elsewhere; where entries are few in a large matrix, a sparse matrix of SciPy's."""
-        if not self._few or math.prod(self.size) < SPARSE_SIZE:
+        if not self._few or math.prod(self.shape) < SPARSE_SIZE:
             return self.values
-        return self.observed.sparse_matrix(self.size)
+        return self.observed.sparse_matrix()
 
-    def observation_operator(self) -> Entries:
-        return Entries(self.observed.values, self.mask.bool())
+    def observation_operator(self) -> SparseEntries:
+        self.check_formable()
+        return self.observed
 
 
 def _check_entries(some: SparseEntries, size: tuple[int, int]) -> None:
     """Raise `InputError` unless the entries are those of a matrix of this size, in order."""
     rows, columns, values = some.rows, some.columns, some.values
+    if some.shape != size:
+        raise InputError(f"entries of {some.shape} and of {size} matrices were given: give those of one matrix.")
     if max(*size, len(values)) > LARGEST:
         raise InputError(f"{size} with {len(values)} entries: each number may be at most {LARGEST}.")
     if rows.dtype != torch.int32 or columns.dtype != torch.int32:
@@ -257,7 +269,7 @@ def MatrixCompletion(
             f"values of shape {tuple(values.shape)} and a mask of shape {tuple(mask.shape)} were given: both must have "
             "the shape of the matrix."
         )
-    return Completion(normalisation, ground_truth, SparseEntries.of(values, mask), (values.shape[0], values.shape[1]))
+    return Completion(normalisation, ground_truth, SparseEntries.of(values, mask))
 
 
 def SparseCompletion(
@@ -278,7 +290,7 @@ def SparseCompletion(
     values, rows, columns, size, held_out
         As of `SparseEntries` and `Completion`.
     """
-    return Completion(normalisation, ground_truth, SparseEntries(rows, columns, values), size, held_out)
+    return Completion(normalisation, ground_truth, SparseEntries(rows, columns, values, size), held_out)
 
 
 def entry_order(shape: tuple[int, ...], seed: int) -> Tensor:
@@ -326,7 +338,7 @@ def matrix_completion(
     else:
         sets = _first_of_order(shape, (n_observed, n_held_out), seed)
     observed, held_out = (_entries_of(ground_truth, places) for places in sets)
-    return Completion(normalisation, ground_truth, observed, shape, held_out if n_held_out else None)
+    return Completion(normalisation, ground_truth, observed, held_out if n_held_out else None)
 
 
 def check_n_held_out(shape: tuple[int, int], n_observed: int, n_held_out: int) -> None:
@@ -391,11 +403,12 @@ def _among(numbers: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.
 
 def _entries_of(matrix: Tensor | LowRank, places: NDArray[np.int64]) -> SparseEntries:
     """The entries of one matrix at ``row * d_in + column``."""
-    rows, columns = (torch.from_numpy(part.astype(np.int32)) for part in np.divmod(places, matrix.shape[1]))
+    shape = (matrix.shape[0], matrix.shape[1])
+    rows, columns = (torch.from_numpy(part.astype(np.int32)) for part in np.divmod(places, shape[1]))
     if isinstance(matrix, LowRank):
-        return SparseEntries(rows, columns, entries(matrix.left[0], matrix.right[0], rows, columns))
+        return SparseEntries(rows, columns, entries(matrix.left[0], matrix.right[0], rows, columns), shape)
     rows, columns = rows.to(matrix.device), columns.to(matrix.device)
-    return SparseEntries(rows, columns, matrix[rows.long(), columns.long()])
+    return SparseEntries(rows, columns, matrix[rows.long(), columns.long()], shape)
 
 
 def hold_out(observed: NDArray[np.bool_], n_held_out: int, seed: int) -> NDArray[np.bool_]:

@@ -1,4 +1,7 @@
-"""What is observed of a matrix, as a linear operator with an adjoint: the constraints of convex recovery."""
+"""What is observed of a matrix, as a linear operator with an adjoint: the constraints of convex recovery.
+
+Entries are such an operator themselves, see `dmfkit.problems.completion.SparseEntries`.
+"""
 
 from __future__ import annotations
 
@@ -27,31 +30,6 @@ class Observations(Protocol):
 
     def solve(self, weights: Tensor) -> Tensor:
         """``(A A^dagger)^{-1} w``, of shape ``(m,)``."""
-
-
-@dataclass(frozen=True, eq=False)
-class Entries:
-    """Some entries of the matrix, in the order of the mask's true entries; their operator has ``A A^dagger = I``.
-
-    Attributes
-    ----------
-    values : Tensor of shape (m,)
-    mask : boolean Tensor of shape (d, d_in)
-    """
-
-    values: Tensor
-    mask: Tensor
-
-    def forward(self, matrix: Tensor) -> Tensor:
-        return matrix[self.mask]
-
-    def adjoint(self, weights: Tensor) -> Tensor:
-        matrix = torch.zeros(self.mask.shape, dtype=weights.dtype, device=weights.device)
-        matrix[self.mask] = weights
-        return matrix
-
-    def solve(self, weights: Tensor) -> Tensor:
-        return weights
 
 
 @dataclass(frozen=True, eq=False)

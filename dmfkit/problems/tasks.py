@@ -407,4 +407,4 @@ class FileTask:
         unit = largest * math.sqrt(float(np.square(matrix.values[train] / largest).mean()))
         scaled = torch.from_numpy(matrix.values / unit)
         observed, kept = (SparseEntries.of(scaled, torch.from_numpy(where)) for where in (train, held_out))
-        return Completion(self.normalisation, None, observed, self.shape, kept, unit)
+        return Completion(self.normalisation, None, observed, kept, unit)
