@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from dmfkit import Factorization, FullObservation
-from dmfkit.problems.losses import MatrixCompletion, Problem
+from dmfkit.problems.completion import Completion
+from dmfkit.problems.losses import Problem
 
 
 class LinearStack(nn.Module):
@@ -76,9 +77,8 @@ def mean_square_loss(problem: Problem) -> Callable[[Tensor], Tensor]:
     if isinstance(problem, FullObservation):
         target = problem.values.T.contiguous()
         return lambda product: (product - target).square().mean()
-    assert isinstance(problem, MatrixCompletion)
-    rows, columns = problem.mask.nonzero(as_tuple=True)
-    seen = problem.values[rows, columns]
+    assert isinstance(problem, Completion)
+    (rows, columns), seen = problem.observed.index, problem.observed.values
     return lambda product: (product[columns, rows] - seen).square().mean()
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dmfkit import Factorization
-from dmfkit.problems.losses import MatrixCompletion, Problem
+from dmfkit.problems.losses import Problem
 
 ABSENT = "JAX is not installed, so there are no rows of it: pip install jax to have them."
 
@@ -48,8 +48,8 @@ def trainer(
     # Without it JAX computes in single precision whatever the arrays are.
     jax.config.update("jax_enable_x64", True)
     dtype = "float32" if problem.dtype == torch.float32 else "float64"
-    values = jax.numpy.asarray(problem.values.numpy(), dtype=dtype)
-    mask = jax.numpy.asarray(problem.mask.numpy(), dtype=dtype) if isinstance(problem, MatrixCompletion) else None
+    values = jax.numpy.asarray(problem.observed_matrix(), dtype=dtype)
+    mask = None if problem.mask is None else jax.numpy.asarray(problem.mask.numpy(), dtype=dtype)
     run = partial(_run, lr=lr, scale=problem.loss_scale(), rule=rule, rates=factor_rates or (1.0,) * start.depth)
     alone = start.n_runs == 1
     shared = (None, None, None)

@@ -13,7 +13,15 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from benchmarks.rows import Row, compared
-from dmfkit import CompletionTask, CompressedStart, Flow, FullObservationTask, OrthogonalStart, gradient_flow
+from dmfkit import (
+    CompletionTask,
+    CompressedStart,
+    Flow,
+    FullObservationTask,
+    OrthogonalStart,
+    full_observation,
+    gradient_flow,
+)
 from dmfkit.experiments.progress import Progress
 from dmfkit.experiments.step_timings import step_timings
 from dmfkit.factorizations.starts import AnyStart
@@ -99,7 +107,7 @@ def _residuals(task: CompletionTask, repeats: int) -> list[Row]:
         with threadpool_limits(1, user_api="blas"):
             for share in (0.3, 0.2, 0.1, 0.05, 0.02):
                 problem = replace(task, n_observed=max(1, int(share * task.d**2))).problem()
-                blocks = kernel_for(replace(problem, mask=torch.ones_like(problem.mask)), widths) is Kernel.BLOCKS
+                blocks = kernel_for(full_observation(problem.values), widths) is Kernel.BLOCKS
                 other: BaseEvaluator = (
                     BlockwiseEvaluator(problem, widths, 1) if blocks else CompiledEvaluator(problem, widths)
                 )

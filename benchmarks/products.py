@@ -12,27 +12,27 @@ from torch import Tensor
 
 from benchmarks.rows import Row, compared
 from dmfkit.linalg.sampled_products import DeviceProducts, HostProducts, csr_tensor, entries, row_starts
-from dmfkit.problems.sparse_completion import SparseCompletion
+from dmfkit.problems.completion import Completion
 
 # Numbers in each of the chunks of the variants by NumPy and torch: half a megabyte in double precision.
 CHUNK = 65_536
 
 
-def rows(problem: SparseCompletion, width: int, repeats: int) -> list[Row]:
+def rows(problem: Completion, width: int, repeats: int) -> list[Row]:
     """Residual, and both its products, at thin factors of this width; what is used comes first."""
-    generator = torch.Generator().manual_seed(0)
+    generator, observed = torch.Generator().manual_seed(0), problem.observed
     left, right = (torch.randn(side, width, generator=generator, dtype=torch.float64) for side in problem.shape)
-    parts = problem.rows, problem.columns, problem.values, problem.size
+    parts = observed.rows, observed.columns, observed.values, problem.shape
     one = torch.eye(width, dtype=torch.float64)
     given = left, one, right, 1.0, torch.empty_like(left), torch.empty_like(one)
     host, device = HostProducts(*parts), DeviceProducts(*parts)
-    long_rows, long_columns = problem.rows.long(), problem.columns.long()
+    long_rows, long_columns = observed.rows.long(), observed.columns.long()
     # The index of the torch matrices that most code has, 64-bit, is converted in every product.
-    wide = csr_tensor(row_starts(problem.rows, problem.size[0]), long_columns, problem.values, problem.size)
-    gather = long_rows, long_columns, problem.values
+    wide = csr_tensor(row_starts(observed.rows, problem.shape[0]), long_columns, observed.values, problem.shape)
+    gather = long_rows, long_columns, observed.values
     ways: dict[str, dict[str, Callable[[], object]]] = {
         "residual": {
-            "compiled loop": lambda: entries(left, right, problem.rows, problem.columns) - problem.values,
+            "compiled loop": lambda: entries(left, right, observed.rows, observed.columns) - observed.values,
             "NumPy, in chunks": lambda: _by_numpy(left, right, problem),
             "torch.sparse.sampled_addmm": lambda: device.residual(left, right),
             "torch.sparse.sampled_addmm, 64-bit index": lambda: torch.sparse.sampled_addmm(wide, left, right.mT),
@@ -53,23 +53,28 @@ def rows(problem: SparseCompletion, width: int, repeats: int) -> list[Row]:
     return found
 
 
-def by_scipy(left: Tensor, right: Tensor, problem: SparseCompletion) -> tuple[np.ndarray, np.ndarray]:
+def by_scipy(left: Tensor, right: Tensor, problem: Completion) -> tuple[np.ndarray, np.ndarray]:
     """Products of the residual, and of its transpose, with `right` and `left`; one index serves both."""
-    residual, starts = _by_numpy(left, right, problem), row_starts(problem.rows, problem.size[0]).int().numpy()
-    parts = residual, problem.columns.numpy(), starts
+    observed, residual = problem.observed, _by_numpy(left, right, problem)
+    starts = row_starts(observed.rows, problem.shape[0]).int().numpy()
+    parts = residual, observed.columns.numpy(), starts
     # Read as compressed columns, the same three arrays are the transpose.
-    transposed = csc_array(parts, shape=problem.size[::-1])
-    return csr_array(parts, shape=problem.size) @ right.numpy(), transposed @ left.numpy()
+    transposed = csc_array(parts, shape=problem.shape[::-1])
+    return csr_array(parts, shape=problem.shape) @ right.numpy(), transposed @ left.numpy()
 
 
-def _by_numpy(left: Tensor, right: Tensor, problem: SparseCompletion) -> np.ndarray:
+def _by_numpy(left: Tensor, right: Tensor, problem: Completion) -> np.ndarray:
     """Residual by gathers of chunks that stay in the cache."""
-    size, out = CHUNK // left.shape[1], np.empty(len(problem.values))
+    observed = problem.observed
+    size, out = CHUNK // left.shape[1], np.empty(len(observed))
     for first in range(0, len(out), size):
         here = slice(first, first + size)
-        mine, other = left.numpy()[problem.rows[here].numpy()], right.numpy()[problem.columns[here].numpy()]
+        mine, other = (
+            left.numpy()[observed.rows[here].numpy()],
+            right.numpy()[observed.columns[here].numpy()],
+        )
         np.einsum("ij,ij->i", mine, other, out=out[here])
-    return np.subtract(out, problem.values.numpy(), out=out)
+    return np.subtract(out, observed.values.numpy(), out=out)
 
 
 def _gathered(left: Tensor, right: Tensor, rows_: Tensor, columns: Tensor, values: Tensor, size: int) -> Tensor:

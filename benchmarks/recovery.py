@@ -17,7 +17,7 @@ from benchmarks.soft_impute import soft_impute
 from dmfkit.factorizations.starts import AnyStart, CompressedStart, OrthogonalStart
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.sampled_products import entries
-from dmfkit.problems.sparse_completion import SparseCompletion
+from dmfkit.problems.completion import Completion
 from dmfkit.training.flow import Flow, gradient_flow
 
 DEPTH, LAYER_SCALE, DISCREPANT_RATE = 3, 1e-3, 0.01
@@ -40,10 +40,10 @@ class Completed:
     unit: str
 
 
-def rows(problem: SparseCompletion, rank: int) -> list[Row]:
+def rows(problem: Completion, rank: int) -> list[Row]:
     """Seconds, held-out error and iterations of every method, with the true rank and with twice as much."""
     found: list[Row] = [
-        Row("rows, and columns", problem.size[0], ""),
+        Row("rows, and columns", problem.shape[0], ""),
         Row("observed entries", problem.n_observations, ""),
     ]
     first: Row | None = None
@@ -61,7 +61,7 @@ def rows(problem: SparseCompletion, rank: int) -> list[Row]:
     return found if peak is None else [*found, Row("peak memory of the process", peak / 1e9, "GB")]
 
 
-def methods(problem: SparseCompletion, rank: int) -> dict[str, Callable[[], Completed]]:
+def methods(problem: Completion, rank: int) -> dict[str, Callable[[], Completed]]:
     """By their names; without `cmfrec`, its rows are missing."""
     found: dict[str, Callable[[], Completed]] = {}
     for bound in (rank, 2 * rank):
@@ -80,7 +80,7 @@ def methods(problem: SparseCompletion, rank: int) -> dict[str, Callable[[], Comp
     return found
 
 
-def held_out_error(problem: SparseCompletion, matrix: LowRank) -> float:
+def held_out_error(problem: Completion, matrix: LowRank) -> float:
     """Squared error over squared norm on the held-out entries."""
     test = problem.held_out
     assert test is not None
@@ -88,11 +88,11 @@ def held_out_error(problem: SparseCompletion, matrix: LowRank) -> float:
     return float(wrong.square().sum() / test.values.square().sum())
 
 
-def flowed(problem: SparseCompletion, start: AnyStart) -> Completed:
+def flowed(problem: Completion, start: AnyStart) -> Completed:
     """Gradient flow from a start, frames included."""
     began = time.perf_counter()
     begun = start.begin(problem)
-    stop = STOP * float(problem.values.square().mean())
+    stop = STOP * float(problem.observed.values.square().mean())
     result = gradient_flow(
         begun.problem,
         begun.factorization,
@@ -103,15 +103,15 @@ def flowed(problem: SparseCompletion, start: AnyStart) -> Completed:
     return Completed(result.factorization.low_rank(), seconds, int(result.n_evaluations[0]), "evaluations")
 
 
-def alternating(problem: SparseCompletion, width: int, ridge: float) -> Completed:
+def alternating(problem: Completion, width: int, ridge: float) -> Completed:
     """Alternating least squares of the package `cmfrec`, on explicit values, without biases."""
     from cmfrec import CMF
 
-    places = problem.rows.numpy(), problem.columns.numpy()
+    places = problem.observed.rows.numpy(), problem.observed.columns.numpy()
     began = time.perf_counter()
     model = CMF(
         k=width,
-        lambda_=ridge * float(problem.values.square().mean()),
+        lambda_=ridge * float(problem.observed.values.square().mean()),
         method="als",
         use_cg=False,
         user_bias=False,
@@ -125,13 +125,13 @@ def alternating(problem: SparseCompletion, width: int, ridge: float) -> Complete
         handle_interrupt=False,
         nthreads=torch.get_num_threads(),
     )
-    model.fit(coo_array((problem.values.numpy(), places), shape=problem.size))
+    model.fit(coo_array((problem.observed.values.numpy(), places), shape=problem.shape))
     seconds = time.perf_counter() - began
     factors = (torch.from_numpy(np.asarray(side))[None] for side in (model.A_, model.B_))
     return Completed(LowRank(*factors), seconds, ROUNDS, "rounds")
 
 
-def soft(problem: SparseCompletion, max_rank: int) -> Completed:
+def soft(problem: Completion, max_rank: int) -> Completed:
     """Soft-impute; of its path, the estimate that is best on the held-out entries, which flatters it."""
     began = time.perf_counter()
     path = list(soft_impute(problem, max_rank, SHARES, steps=20, tolerance=1e-3))

@@ -14,11 +14,11 @@ from scipy.sparse import csr_array
 
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.sampled_products import entries
-from dmfkit.problems.sparse_completion import SparseCompletion
+from dmfkit.problems.completion import Completion
 
 
 def soft_impute(
-    problem: SparseCompletion, max_rank: int, shares: tuple[float, ...], steps: int, tolerance: float
+    problem: Completion, max_rank: int, shares: tuple[float, ...], steps: int, tolerance: float
 ) -> Iterator[LowRank]:
     """Estimates along a path of falling thresholds, each begun at the one before.
 
@@ -27,7 +27,7 @@ def soft_impute(
 
     Parameters
     ----------
-    problem : SparseCompletion
+    problem : Completion
     max_rank : int
         Singular values computed in every step.
     shares : tuple of float
@@ -37,19 +37,19 @@ def soft_impute(
     tolerance : float
         Relative change of the residual's norm below which a threshold is done.
     """
-    observed = problem.observed_matrix()
-    values = problem.values.numpy()
-    first = np.random.default_rng(0).standard_normal(min(problem.size))
+    observed = problem.observed.sparse_matrix()
+    values = problem.observed.values.numpy()
+    first = np.random.default_rng(0).standard_normal(min(problem.shape))
     largest = scipy.sparse.linalg.svds(observed, k=1, v0=first, return_singular_vectors=False)[0]
-    estimate = LowRank(torch.zeros(1, problem.size[0], 1).double(), torch.zeros(1, problem.size[1], 1).double())
+    estimate = LowRank(torch.zeros(1, problem.shape[0], 1).double(), torch.zeros(1, problem.shape[1], 1).double())
     for share in shares:
         norm = np.inf
         for _ in range(steps):
             left, right = estimate.left[0], estimate.right[0]
-            rest = values - entries(left, right, problem.rows, problem.columns).numpy()
+            rest = values - entries(left, right, problem.observed.rows, problem.observed.columns).numpy()
             if abs(norm - (norm := float(np.linalg.norm(rest)))) < tolerance * norm:
                 break
-            sparse = csr_array((rest, observed.indices, observed.indptr), shape=problem.size)
+            sparse = csr_array((rest, observed.indices, observed.indptr), shape=problem.shape)
             u, s, vt = scipy.sparse.linalg.svds(_sum(sparse, left.numpy(), right.numpy()), k=max_rank, v0=first)
             kept = s > share * largest
             estimate = LowRank(*(torch.from_numpy(side)[None] for side in _shrunk(u, s, vt, kept, share * largest)))

@@ -31,20 +31,12 @@ from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.spectra import effective_rank, nuclear_norm, relative_error, schatten, schatten_norm, singular_values
 from dmfkit.nuclear_norm.solution import NuclearNormSolution, minimum_nuclear_norm
 from dmfkit.nuclear_norm.splitting import least_nuclear_norm
-from dmfkit.problems.losses import (
-    FullObservation,
-    MatrixCompletion,
-    MatrixSensing,
-    full_observation,
-    matrix_completion,
-    matrix_sensing,
-    random_low_rank,
-    truncated_gaussian,
-)
+from dmfkit.problems.completion import Completion, MatrixCompletion, SparseCompletion, matrix_completion
+from dmfkit.problems.ground_truths import random_low_rank, truncated_gaussian
+from dmfkit.problems.losses import FullObservation, MatrixSensing, full_observation, matrix_sensing
 from dmfkit.problems.matrix_files import ObservedMatrix, read_matrix
 from dmfkit.problems.movielens import movielens_100k
 from dmfkit.problems.ratings import Ratings, synthetic_ratings
-from dmfkit.problems.sparse_completion import SparseCompletion
 from dmfkit.problems.tasks import (
     CompletionTask,
     FileTask,
@@ -53,6 +45,7 @@ from dmfkit.problems.tasks import (
     RatingsTask,
     SensingTask,
     SparseCompletionTask,
+    TargetTask,
     Task,
 )
 from dmfkit.training.descent import Descent, gradient_descent
@@ -81,6 +74,7 @@ __all__ = [
     "GROUPS",
     "Alignment",
     "AlignmentGroups",
+    "Completion",
     "CompletionTask",
     "CompressedStart",
     "Descent",
@@ -125,6 +119,7 @@ __all__ = [
     "Status",
     "Store",
     "TargetCoordinates",
+    "TargetTask",
     "Task",
     "UnobservedError",
     "claim",

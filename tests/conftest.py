@@ -10,9 +10,9 @@ import torch
 from processes import interruptible
 
 from dmfkit import (
+    Completion,
     CompletionTask,
     Factorization,
-    MatrixCompletion,
     initialise,
     matrix_completion,
     random_low_rank,
@@ -33,7 +33,7 @@ def _interrupts_are_not_ignored():
 
 
 @pytest.fixture
-def small_completion() -> MatrixCompletion:
+def small_completion() -> Completion:
     """Rank 2, 8 x 8, 45 of 64 entries: quickly solved, not trivially."""
     return matrix_completion(random_low_rank((8, 8), 2, seed=3), 45, seed=3)
 

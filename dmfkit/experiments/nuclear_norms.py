@@ -27,7 +27,7 @@ from dmfkit.experiments.store import Store
 from dmfkit.linalg import spectra
 from dmfkit.nuclear_norm.solution import NuclearNormSolution, minimum_nuclear_norm
 from dmfkit.nuclear_norm.splitting import least_nuclear_norm
-from dmfkit.problems.losses import MatrixCompletion, Problem
+from dmfkit.problems.losses import Problem
 from dmfkit.problems.tasks import CompletionTask, SensingTask
 from dmfkit.training.result import Status
 from dmfkit.values import field_names, key_values, plain_value, with_fields
@@ -65,14 +65,14 @@ class NuclearNorm:
         """Find the matrix of least nuclear norm that agrees with a problem's observations."""
         if self.solver == "douglas-rachford":
             return least_nuclear_norm(problem, tolerance=self.tolerance, max_iterations=self.max_iterations)
-        if not isinstance(problem, MatrixCompletion):
+        if problem.mask is None:
             raise InputError(f"{self.solver} is only used for observed entries here: choose 'douglas-rachford'.")
         options: dict[str, Any] = {"max_iter": self.max_iterations}
         if self.solver == "SCS":
             options = {"eps": self.tolerance, "max_iters": self.max_iterations}
-        return minimum_nuclear_norm(
-            problem.values.cpu().numpy(), problem.mask.bool().cpu().numpy(), solver=self.solver, **options
-        )
+        mask = problem.mask.bool()
+        values = torch.zeros_like(problem.mask).masked_scatter_(mask, problem.observed_values)
+        return minimum_nuclear_norm(values.cpu().numpy(), mask.cpu().numpy(), solver=self.solver, **options)
 
 
 @dataclass(frozen=True)

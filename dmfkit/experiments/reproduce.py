@@ -12,7 +12,6 @@ import dmfkit.theory.singular_values  # noqa: F401 (defines the recorder Singula
 from dmfkit.experiments.nuclear_norms import NuclearNormGrid
 from dmfkit.experiments.sweeps import Sweep, sweep
 from dmfkit.experiments.work_precision import Contest
-from dmfkit.nuclear_norm.operators import observations
 from dmfkit.nuclear_norm.splitting import Bounds, bounds
 from dmfkit.values import from_key_values
 
@@ -81,7 +80,7 @@ def certified(dataset: xr.Dataset, point: dict[str, Any]) -> Bounds:
     stored = dataset.isel({name: plan.grid[name].index(value) for name, value in point.items()})
     matrix = torch.from_numpy(stored["matrix"].values)[: problem.shape[0], : problem.shape[1]]
     multipliers = torch.from_numpy(stored["multiplier"].values)[: problem.n_observations]
-    return bounds(observations(problem), matrix, multipliers)
+    return bounds(problem.observation_operator(), matrix, multipliers)
 
 
 def contest_of(dataset: xr.Dataset) -> Contest:

@@ -39,7 +39,7 @@ from dmfkit.training.flow import Flow
 from dmfkit.training.loop import Record, per_run_settings, shared_settings, train
 from dmfkit.training.recorders import EffectiveRank, HeldOutError, Recorder, RelativeError, SingularValues
 from dmfkit.training.result import Result
-from dmfkit.training.snapshot import snapshot_of
+from dmfkit.training.snapshot import Snapshot
 from dmfkit.values import field_names, key_values, with_fields
 
 # Runs in one batch. Larger batches gain nothing on two cores at d = 100 and would be lost whole by an interruption.
@@ -233,10 +233,10 @@ def _dataset(plan: Sweep, problem: Problem, initial: Factorization, result: Resu
         "flow_time": ((), result.time),
         # Asked for here, also where it has yet to be measured: whoever reads the dataset has no problem to ask.
         "stable_lr": ((), result.stable_lr),
-        "initial_norm": ((), snapshot_of(problem, initial).norm),
+        "initial_norm": ((), Snapshot(problem, initial).norm),
         "final_mean_square": ((), result.mean_square),
     }
-    end = snapshot_of(problem, result.factorization)
+    end = Snapshot(problem, result.factorization)
     values = end.singular_values
     variables["final_nuclear_norm"] = ((), spectra.nuclear_norm(values))
     measured: list[Recorder] = [SingularValues(values.shape[-1]), EffectiveRank()]

@@ -1,14 +1,13 @@
-"""Compressed deep matrix factorizations (Yaras et al. 2023): all that gradient descent learns, in thin matrices.
+"""Compressed deep matrix factorizations (Yaras et al. 2023): all that gradient descent learns, in narrow matrices.
 
 From an orthogonal start with square factors ``W_l(0) = sigma_l Q_l`` and a target of rank at most ``r_hat``, gradient
 descent moves every layer inside a subspace of dimension ``2 r_hat`` and multiplies the rest by one number ``rho_l(t)``
 (Theorem 1). `invariant_frames` finds orthonormal bases of those subspaces, `compress` the cores between them, and
 `expand` gives the full factors back.
 
-Frames as the code released with Yaras et al. (2023) makes them: from the first layer's gradient at the start.
-
-The theorem takes ``Psi = W_{L:2}(0)^T Phi``. The code takes ``G = W_{L:2}(0)^T [Omega * (W(0) - Phi)]``, which holds
-the start, too. Two of its three versions span the same subspace in exact arithmetic; `stacked` is the third.
+The code released with the paper takes its frames from the first layer's gradient at the start, see `gradient_frames`.
+The theorem takes ``Psi = W_{L:2}(0)^T Phi``, the code ``G = W_{L:2}(0)^T [Omega * (W(0) - Phi)]``, which holds the
+start, too. Two of the code's three versions span the same subspace in exact arithmetic; `stacked` is the third.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ from dmfkit.factorizations.factorization import Factorization
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.orthogonal import FastLayers, FastOrthogonal
 from dmfkit.linalg.spectra import leading_singular_vectors
-from dmfkit.problems.losses import FullObservation, MatrixCompletion, Problem
-from dmfkit.problems.sparse_completion import SparseCompletion
+from dmfkit.problems.losses import Problem
 
 # Departure of W^T W from a multiple of the identity, in rounding units, up to which a factor counts as orthogonal.
 ORTHOGONALITY = 1e4
@@ -107,7 +105,7 @@ def check_rank_bound(d: int, rank_bound: int) -> None:
 
 
 def _factors(start: Factorization | FastLayers) -> tuple[Tensor | FastOrthogonal, ...]:
-    """What all that follows does with factors is to multiply thin matrices by them."""
+    """What all that follows does with factors is to multiply narrow matrices by them."""
     return start.factors
 
 
@@ -122,7 +120,7 @@ def carried(start: Factorization | FastLayers, scales: Tensor, first: Tensor) ->
 def invariant_frames(
     start: Factorization | FastLayers, target: Tensor | csr_array | LowRank, rank_bound: int
 ) -> InvariantFrames:
-    """Frames of Theorem 1 of Yaras et al. (2023), at the cost of a few products with thin matrices.
+    """Frames of Theorem 1 of Yaras et al. (2023), at the cost of a few products with narrow matrices.
 
     The inert directions of the first layer are ``N(Psi) & N(Psi^T W_1(0))`` with ``Psi = W_{L:2}(0)^T Phi``; since all
     factors are multiples of orthogonal matrices, what is orthogonal to them is spanned by the right singular vectors
@@ -145,10 +143,7 @@ def invariant_frames(
     """
     check_rank_bound(start.widths[0], rank_bound)
     scales = layer_scales(start)
-    if isinstance(target, LowRank):
-        left, _, right = target.singular_vectors(rank_bound)
-    else:
-        left, _, right = leading_singular_vectors(target, rank_bound)
+    left, _, right = leading_singular_vectors(target, rank_bound)
     # Layers that are never formed work in double precision on the CPU.
     like = scales if isinstance(start, FastLayers) else start.state
     left, right = left.to(like), right.to(like)
@@ -167,25 +162,20 @@ def frames_target(problem: Problem, source: str = "observed") -> Tensor | csr_ar
     InputError
         If the problem does not observe entries, or its ground truth is asked for and unknown.
     """
-    if source == "truth":
-        truth = problem.truth if isinstance(problem, SparseCompletion) else problem.ground_truth
-        if truth is None:
-            raise InputError("frames_from = 'truth' needs a problem whose ground truth is known: choose 'observed'.")
-        return truth
-    if isinstance(problem, SparseCompletion):
+    if source != "truth":
         return problem.observed_matrix()
-    if not isinstance(problem, MatrixCompletion | FullObservation):
-        raise InputError("frames are computed from observed entries; this problem does not observe entries.")
-    return problem.values
+    if problem.truth is None:
+        raise InputError("frames_from = 'truth' needs a problem whose ground truth is known: choose 'observed'.")
+    return problem.truth
 
 
 def completed_frames(start: Factorization, frames: InvariantFrames) -> tuple[Tensor, ...]:
     """The frames completed to the orthogonal matrices ``V_1, U_1 = V_2, .., U_L`` of Theorem 1, ``(runs, d, d)`` each.
 
-    Dense, for looking at small examples: training needs only the thin frames.
+    Dense, for looking at small examples: training needs only the narrow frames.
     """
     size = frames.size
-    # Householder QR of the thin frame gives an orthonormal basis of its complement in the remaining columns.
+    # Householder QR of the narrow frame gives an orthonormal basis of its complement in the remaining columns.
     whole = torch.linalg.qr(frames.right, mode="complete")[0]
     rest = carried(start, frames.layer_scales, whole[..., size:])
     return tuple(torch.cat([frame, more], dim=-1) for frame, more in zip(frames.frames, rest, strict=True))
@@ -226,66 +216,22 @@ def expand(cores: Factorization, frames: InvariantFrames, start: Factorization, 
     return Factorization.from_factors(full)
 
 
-@dataclass(frozen=True)
-class ProjectedObservation(FullObservation):
-    """A fully observed target seen through fixed frames, Eq (6) of Yaras et al. (2023); one run only.
-
-    The residual of ``U C V^T`` against ``Phi`` splits into the small ``C - U^T Phi V``, whose entries are `values`, and
-    what no ``C`` reaches. A step therefore costs products of ``2 r_hat x 2 r_hat`` matrices only.
-
-    Attributes
-    ----------
-    left, right : Tensor of shape (d, 2 r_hat)
-        ``U_{L,1}`` and ``V_{1,1}``.
-    outside : Tensor of shape ()
-        ``||Phi - U U^T Phi V V^T||_F^2``.
-    entries : int
-        Number of observed entries, ``d^2``.
-    """
-
-    left: Tensor
-    right: Tensor
-    outside: Tensor
-    entries: int
-
-    @property
-    def n_observations(self) -> int:
-        return self.entries
-
-    def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
-        squares, residual = super().squares_and_residual_gradient(end_to_end)
-        return squares + self.outside, residual
-
-    def lift(self, end_to_end: Tensor) -> Tensor:
-        """``U C V^T``, ``(runs, d, d)``."""
-        return self.left @ end_to_end @ self.right.mT
-
-
-def project(problem: FullObservation, frames: InvariantFrames) -> ProjectedObservation:
-    """See a fully observed target through the frames of one run.
+def project(problem: Problem, frames: InvariantFrames) -> Problem:
+    """See a fully observed target through the frames of one run, Eq (6) of Yaras et al. (2023).
 
     Raises
     ------
     InputError
-        If the frames are those of several runs.
+        If the frames are those of several runs, or not every entry is observed.
     """
     if frames.right.shape[0] != 1:
         raise InputError(
             f"frames of {frames.right.shape[0]} runs were given: every run has a projected problem of its own."
         )
-    left, right = frames.left[0], frames.right[0]
-    values = left.mT @ problem.values @ right
-    # By the difference itself: the difference of two squared norms would lose half of the digits.
-    outside = torch.linalg.matrix_norm(problem.values - left @ values @ right.mT).square()
-    return ProjectedObservation(
-        normalisation=problem.normalisation,
-        ground_truth=problem.ground_truth,
-        values=values,
-        left=left,
-        right=right,
-        outside=outside,
-        entries=problem.n_observations,
-    )
+    projected = problem.projected(frames.left[0], frames.right[0])
+    if projected is None:
+        raise InputError("only a target that is observed in full can be projected: train with its frames as factors.")
+    return projected
 
 
 def first_layer_gradient(start: Factorization, problem: Problem) -> Tensor:

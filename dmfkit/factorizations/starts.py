@@ -14,11 +14,11 @@ from typing import Literal, Protocol
 import torch
 
 from dmfkit.errors import InputError
-from dmfkit.factorizations.compression import compress, frames_target, invariant_frames, project, with_frames
+from dmfkit.factorizations.compression import compress, frames_target, invariant_frames, with_frames
 from dmfkit.factorizations.factorization import Factorization, full_widths
 from dmfkit.factorizations.initialisation import initialise, orthogonal_factors
 from dmfkit.linalg.orthogonal import FastLayers, fast_layers
-from dmfkit.problems.losses import FullObservation, Problem
+from dmfkit.problems.losses import Problem
 from dmfkit.values import ADDED_LATER, plain_value
 
 
@@ -249,7 +249,8 @@ class CompressedStart:
         frames = invariant_frames(wide, frames_target(problem, self.frames_from), self.rank_bound)
         frames = frames.to(problem.device, problem.dtype)
         cores = compress(wide, frames)
-        if self.discrepant_rate == 0 and isinstance(problem, FullObservation):
-            return ProjectedPoint(project(problem, frames), cores)
+        fixed = self.discrepant_rate == 0
+        if fixed and (projected := problem.projected(frames.left[0], frames.right[0])) is not None:
+            return ProjectedPoint(projected, cores)
         rates = (self.discrepant_rate, *([1.0] * self.depth), self.discrepant_rate)
         return InitialPoint(problem, with_frames(cores, frames), rates)

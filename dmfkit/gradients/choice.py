@@ -11,19 +11,12 @@ import torch
 
 from dmfkit.gradients.blocks import BLOCK, BlockwiseEvaluator
 from dmfkit.gradients.compiled import CompiledEvaluator
-from dmfkit.gradients.entries import EntrywiseEvaluator, SparseEvaluator
+from dmfkit.gradients.entries import EntrywiseEvaluator
 from dmfkit.gradients.evaluator import BaseEvaluator
 from dmfkit.gradients.tensors import Evaluator
 from dmfkit.linalg.backend import ParallelMap, serial_map
-from dmfkit.problems.losses import FullObservation, MatrixCompletion, Problem
-from dmfkit.problems.sparse_completion import SparseCompletion
-
-# Below this share of observed entries, in matrices of at least this many, the entry-wise residual is cheaper than the
-# others. Measured on a CPU, see `python -m benchmarks compression`; fixed numbers, because a choice by the clock would
-# change last digits from run to run.
-SPARSE_SHARE, SPARSE_SIZE = 0.09, 250_000
-# Above this inner width the dense products win again, whatever the share.
-SPARSE_WIDTH = 100
+from dmfkit.problems.completion import Completion
+from dmfkit.problems.losses import FullObservation, Problem
 
 # Multiplications in an evaluation of some runs below which handing them to a thread costs more than it brings.
 PART_WORK = 4_000_000
@@ -49,7 +42,7 @@ class Kernel(Enum):
     Attributes
     ----------
     ENTRIES
-        Entry by entry: for problems that keep their entries alone, and for sparse completion by low-rank factors.
+        Entry by entry: where few are observed of a large matrix, see `Completion.by_entries`.
     BLOCKS
         In blocks of rows: for large matrices with low-rank factors.
     LOOPS
@@ -169,18 +162,15 @@ class Execution:
         Raises
         ------
         InputError
-            If a problem that keeps its entries alone meets a single factor, which is the matrix itself.
+            If a matrix that is too large to be formed meets a single factor, which is that matrix.
         """
         problem, widths, n_runs = self.problem, self.widths, self.n_runs
-        if isinstance(problem, SparseCompletion):
-            return SparseEvaluator(problem, widths, parallel_map)
         if self.kernel is Kernel.ENTRIES:
-            return EntrywiseEvaluator(cast("MatrixCompletion", problem), widths, n_runs, parallel_map)
+            return EntrywiseEvaluator(cast("Completion", problem), widths, n_runs, parallel_map)
         if self.kernel is Kernel.BLOCKS:
-            dense = cast("MatrixCompletion | FullObservation", problem)
-            return BlockwiseEvaluator(dense, widths, n_runs, parallel_map)
+            return BlockwiseEvaluator(cast("Completion | FullObservation", problem), widths, n_runs, parallel_map)
         if self.kernel is Kernel.LOOPS:
-            return CompiledEvaluator(cast("MatrixCompletion | FullObservation", problem), widths)
+            return CompiledEvaluator(cast("Completion | FullObservation", problem), widths)
         return Evaluator(problem, widths, n_runs)
 
     def _side_by_side(self, steps: int) -> int:
@@ -211,16 +201,13 @@ def execution_for(problem: Problem, widths: tuple[int, ...], n_runs: int) -> Exe
 
 def kernel_for(problem: Problem, widths: tuple[int, ...]) -> Kernel:
     """Return the fastest way to evaluate factors of these widths; it depends on nothing else."""
-    if isinstance(problem, SparseCompletion):
+    if problem.by_entries(widths):
         return Kernel.ENTRIES
-    if problem.device.type != "cpu" or not isinstance(problem, MatrixCompletion | FullObservation):
+    if problem.device.type != "cpu" or not isinstance(problem, Completion | FullObservation):
         return Kernel.TENSORS
-    inner, size = widths[1:-1], problem.values.numel()
+    inner, size = widths[1:-1], widths[0] * widths[-1]
     if not inner:
         return Kernel.LOOPS
-    few = isinstance(problem, MatrixCompletion) and problem.n_observations < SPARSE_SHARE * size
-    if few and max(inner) <= SPARSE_WIDTH and size >= SPARSE_SIZE:
-        return Kernel.ENTRIES
     # With wider factors the products take longer than the residual, and are faster on whole matrices: measured, a
     # matrix should have a block for every unit of width.
     return Kernel.BLOCKS if size >= BLOCK * max(2, *inner) else Kernel.LOOPS

@@ -25,7 +25,8 @@ from dmfkit.gradients.evaluator import (
     FlowPoints,
 )
 from dmfkit.gradients.plan import Multiplication, Place, ProductPlan, product_plan
-from dmfkit.problems.losses import FullObservation, MatrixCompletion
+from dmfkit.problems.completion import Completion
+from dmfkit.problems.losses import FullObservation
 
 # Where second operands are transposed.
 TRANSPOSED = Place("product", -1)
@@ -38,12 +39,12 @@ class CompiledEvaluator(BaseEvaluator):
 
     Parameters
     ----------
-    problem : MatrixCompletion or FullObservation
+    problem : Completion or FullObservation
     widths : tuple of int
         ``(d_0, .., d_N)``; ``(d_N, d_0)`` must be the problem's shape.
     """
 
-    def __init__(self, problem: MatrixCompletion | FullObservation, widths: tuple[int, ...]) -> None:
+    def __init__(self, problem: Completion | FullObservation, widths: tuple[int, ...]) -> None:
         if (widths[-1], widths[0]) != problem.shape:
             raise ValueError(f"factors of widths {widths} do not give {problem.shape} matrices")
         self.widths, self._dtype = widths, problem.dtype

@@ -1,63 +1,41 @@
-"""Loss and gradient where few entries are observed: the residual at those entries only, never a full matrix of it.
-
-Loss and gradient of a `SparseCompletion`: memory and time of the order of entries and thin factors.
-"""
+"""Loss and gradient at the observed entries alone: memory and time of the order of entries and narrow factors."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dmfkit.errors import InputError
-from dmfkit.factorizations.factorization import Factorization, split_factors
-from dmfkit.gradients.blocks import ThinEvaluator
+from dmfkit.factorizations.factorization import split_factors
 from dmfkit.gradients.evaluator import BaseEvaluator
+from dmfkit.gradients.tensors import Chain
 from dmfkit.linalg.backend import ParallelMap, Products, serial_map
-from dmfkit.linalg.sampled_products import HostProducts, sampled_products
-from dmfkit.problems.losses import MatrixCompletion
-from dmfkit.problems.sparse_completion import SparseCompletion
+from dmfkit.linalg.sampled_products import sampled_products
+from dmfkit.problems.completion import Completion
 
 
-class EntrywiseEvaluator(ThinEvaluator):
-    """Evaluation on a CPU whose cost grows with the number of observed entries, and with ``d`` once, not twice."""
-
-    def __init__(
-        self,
-        problem: MatrixCompletion,
-        widths: tuple[int, ...],
-        n_runs: int,
-        parallel_map: ParallelMap[Any] = serial_map,
-        *,
-        products: Products | None = None,
-    ) -> None:
-        super().__init__(problem, widths, n_runs, products=products)
-        rows, columns = problem.mask.nonzero(as_tuple=True)
-        self._sampled = HostProducts(
-            rows.int(), columns.int(), problem.values[rows, columns], (problem.shape[0], problem.shape[1]), parallel_map
-        )
-
-        self._no_core = torch.eye(widths[-2], dtype=problem.dtype)
-
-    def _square(self, last: Tensor, inner: Tensor) -> Tensor:
-        return self._sampled.square(last.contiguous(), self._no_core, inner.mT.contiguous())
-
-    def _square_and_gradients(self, last: Tensor, inner: Tensor, to_last: Tensor, to_inner: Tensor) -> Tensor:
-        matrices = last, self._no_core, inner.mT.contiguous()
-        to_core = torch.empty_like(self._no_core)
-        square, to_right = self._sampled.square_and_gradients(*matrices, self.gradient_scale, to_last, to_core)
-        to_inner.copy_(to_right.mT)
-        return square
-
-
-class SparseEvaluator(BaseEvaluator):
+class EntrywiseEvaluator(BaseEvaluator):
     """Evaluation that forms nothing larger than the factors and the observed entries.
 
     With ``U`` the last factor, ``V^T`` the first and ``C`` the product of the others, ``W = U C V^T``. The residual
     ``R`` is taken at the observed entries; from ``R V`` and ``R^T (U C)`` follow the gradients of the outer factors,
     and from the small ``U^T R V`` those of all the others: depth hardly costs anything. The factors need not be
     compressed; any of depth 2 or more will do.
+
+    Parameters
+    ----------
+    problem : Completion
+    widths : tuple of int
+        ``(d_0, .., d_N)``.
+    n_runs : int
+        Number of runs that a batch has at most.
+    parallel_map : Spread
+        Calls a function for several numbers; groups of rows are shared among threads by it.
+    products : Products, optional
+        The library that multiplies the inner factors; the one for the problem's device if not given.
 
     Raises
     ------
@@ -66,39 +44,54 @@ class SparseEvaluator(BaseEvaluator):
     """
 
     def __init__(
-        self, problem: SparseCompletion, widths: tuple[int, ...], parallel_map: ParallelMap[Any] = serial_map
+        self,
+        problem: Completion,
+        widths: tuple[int, ...],
+        n_runs: int,
+        parallel_map: ParallelMap[Any] = serial_map,
+        *,
+        products: Products | None = None,
     ) -> None:
         if len(widths) < 3:
-            raise InputError("depth = 1 is not allowed for a SparseCompletion: its one factor is the matrix itself.")
-        self.problem, self.widths = problem, widths
-        self.gradient_scale = problem.gradient_scale
-        self._products = sampled_products(problem.rows, problem.columns, problem.values, problem.size, parallel_map)
+            raise InputError(
+                f"depth = 1 is not allowed for a {widths[-1]} x {widths[0]} matrix with so few observed entries: its "
+                "one factor is the matrix itself."
+            )
+        self.widths, self.gradient_scale = widths, problem.gradient_scale
+        observed = problem.observed
+        self._sampled = sampled_products(observed.rows, observed.columns, observed.values, problem.shape, parallel_map)
+        inner = widths[1:-1]
+        first = widths[0] * widths[1]
+        self._inner = slice(first, first + sum(columns * rows for columns, rows in pairwise(inner)))
+        # Of two factors the core is the identity, and its gradient nobody's; of three it is the middle one.
+        self._chain = Chain(inner, n_runs, problem, products=products) if len(inner) > 1 else None
+        self._identity = torch.eye(inner[0], device=problem.device, dtype=problem.dtype)
+        self._to_cores = self._identity.new_empty(0 if len(inner) == 2 else n_runs, inner[-1], inner[0])
 
     def squares(self, state: Tensor) -> Tensor:
-        """Sum of squared residuals, ``(runs,)``, without the gradient."""
-        return torch.stack([self._products.square(*self._thin(row)[:3]) for row in state.split(1)])
+        first, *_, last = split_factors(state, self.widths)
+        if self._chain is None:
+            cores = self._identity.expand(len(state), -1, -1)
+        else:
+            cores = self._chain.product(state[:, self._inner])
+        matrices = zip(last, cores, first.mT, strict=True)
+        return torch.stack([self._sampled.square(left, core, right.contiguous()) for left, core, right in matrices])
 
     def squares_and_gradient(self, state: Tensor, out: Tensor) -> Tensor:
-        """Sum of squared residuals, ``(runs,)``; the gradient of the loss goes to `out`, shaped as `state`."""
-        return torch.stack([self._one(*rows) for rows in zip(state.split(1), out.split(1), strict=True)])
-
-    def _thin(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Factorization | None]:
-        """``U``, ``C`` and ``V`` of one run, with the factors of ``C``, if there are any."""
-        first, *middle, last = split_factors(state, self.widths)
-        inner = Factorization.from_factors(middle) if middle else None
-        core = torch.eye(self.widths[1], dtype=state.dtype, device=state.device)
-        return last[0], core if inner is None else inner.end_to_end()[0], first[0].mT.contiguous(), inner
-
-    def _one(self, state: Tensor, out: Tensor) -> Tensor:
-        """Square of one run's residual; writes its gradient."""
-        to_first, *to_middle, to_last = split_factors(out, self.widths)
-        left, core, right, inner = self._thin(state)
-        to_core = torch.empty_like(core)
-        square, to_right = self._products.square_and_gradients(
-            left, core, right, self.gradient_scale, to_last[0], to_core
-        )
-        to_first[0] = to_right.mT
-        if inner is not None:
-            for target, gradient in zip(to_middle, inner.pull_back(to_core[None]), strict=True):
-                target.copy_(gradient)
-        return square
+        first, *_, last = split_factors(state, self.widths)
+        to_first, *to_inner, to_last = split_factors(out, self.widths)
+        to_cores = to_inner[0] if len(to_inner) == 1 else self._to_cores[: len(state)]
+        if self._chain is None:
+            cores = self._identity.expand(len(state), -1, -1)
+        else:
+            cores, backward = self._chain.product_and_way_back(state[:, self._inner], out[:, self._inner])
+        squares = []
+        for run, (left, core, right) in enumerate(zip(last, cores, first.mT, strict=True)):
+            square, to_right = self._sampled.square_and_gradients(
+                left, core, right.contiguous(), self.gradient_scale, to_last[run], to_cores[run]
+            )
+            to_first[run] = to_right.mT
+            squares.append(square)
+        if self._chain is not None:
+            self._chain.pull_back(backward, to_cores)
+        return torch.stack(squares)

@@ -11,7 +11,7 @@ from dmfkit.errors import InputError
 from dmfkit.factorizations.factorization import full_widths
 from dmfkit.factorizations.initialisation import initialise
 from dmfkit.interactive.explorable import Explorable
-from dmfkit.problems.losses import entry_order
+from dmfkit.problems.completion import entry_order
 from dmfkit.problems.tasks import CompletionTask
 from dmfkit.training.descent_batch import BLOW_UP
 

@@ -1,4 +1,4 @@
-"""Matrices held as two thin factors: everything that is asked of a low-rank matrix without forming it."""
+"""Matrices held as two narrow factors: everything that is asked of a low-rank matrix without forming it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class LowRank:
-    """A batch of matrices ``left right^T``; the cost of every method grows with ``d + d_in``, never with ``d d_in``.
+    """A batch of matrices ``left right^T``; the cost of every method but `in_full` grows with ``d + d_in``.
 
     Attributes
     ----------
@@ -25,6 +25,13 @@ class LowRank:
     def shape(self) -> tuple[int, int]:
         """Shape ``(d, d_in)`` of each matrix."""
         return (self.left.shape[-2], self.right.shape[-2])
+
+    def in_full(self) -> Tensor:
+        """The matrices themselves, ``(runs, d, d_in)``."""
+        return self.left @ self.right.mT
+
+    def __mul__(self, factor: float | Tensor) -> LowRank:
+        return LowRank(self.left * factor, self.right)
 
     def core(self) -> Tensor:
         """Small matrices with the same non-zero singular values, from thin QR decompositions of both factors.

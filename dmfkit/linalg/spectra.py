@@ -8,6 +8,8 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from dmfkit.linalg.low_rank import LowRank
+
 
 def singular_values(matrix: Tensor) -> Tensor:
     """Singular values in descending order, ``(runs, min(d, d_in))``, of matrices ``(runs, d, d_in)``."""
@@ -23,13 +25,14 @@ def finite_singular_values(matrix: Tensor) -> Tensor:
     return values
 
 
-def leading_singular_vectors(matrix: Tensor | csr_array, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def leading_singular_vectors(matrix: Tensor | csr_array | LowRank, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The `count` largest singular values of one matrix with their vectors, by a Lanczos method of SciPy's.
 
     Parameters
     ----------
-    matrix : Tensor or sparse array of shape (d, d_in)
-        What is returned for a sparse array is in double precision on the CPU.
+    matrix : Tensor, sparse array or LowRank, of shape (d, d_in)
+        What is returned for a sparse array is in double precision on the CPU. Of a LowRank the first of its batch, by
+        decompositions of its factors.
     count : int
         At least 1 and below ``min(d, d_in)``.
 
@@ -41,6 +44,8 @@ def leading_singular_vectors(matrix: Tensor | csr_array, count: int) -> tuple[Te
     right : Tensor of shape (d_in, count)
         Both sets of vectors are orthonormal, also where singular values are zero or equal.
     """
+    if isinstance(matrix, LowRank):
+        return matrix.singular_vectors(count)
     # A fixed first vector: the same matrix gives the same vectors.
     first = np.random.default_rng(0).standard_normal(min(matrix.shape))
     host = matrix.detach().to("cpu", torch.float64).numpy() if isinstance(matrix, Tensor) else matrix

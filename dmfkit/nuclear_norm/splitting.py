@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from dmfkit.errors import InputError
-from dmfkit.nuclear_norm.operators import Observations, observations
 from dmfkit.nuclear_norm.solution import NuclearNormSolution
 from dmfkit.problems.losses import Problem
+from dmfkit.problems.operators import Observations
 
 # Threshold for singular values, as a share of the largest one of the least-squares solution, and over-relaxation:
 # of the values tried on completion and sensing at d = 100 the ones with the fewest iterations at worst.
@@ -69,7 +69,7 @@ def least_nuclear_norm(
 
     Parameters
     ----------
-    problem : MatrixCompletion or MatrixSensing
+    problem : Completion or MatrixSensing
     tolerance : float
         The iteration ends when the relative gap between the bounds is below this.
     max_iterations : int
@@ -90,7 +90,7 @@ def least_nuclear_norm(
     IEEE Journal of Selected Topics in Signal Processing 1, 2007), with threshold and relaxation fixed beforehand.
     """
     began = time.perf_counter()
-    operator = observations(problem)
+    operator = problem.observation_operator()
     if not bool(operator.values.any()):
         raise InputError("No observed value differs from zero, so the solution is the zero matrix: observe more.")
     point = operator.adjoint(operator.solve(operator.values))

@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Literal, Self, TypeVar, get_args
 
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from dmfkit.errors import InputError
 from dmfkit.linalg.backend import quiet_overflow, sum_of_squares
+from dmfkit.linalg.low_rank import LowRank
+from dmfkit.problems.operators import Measurements, Observations
 
 Normalisation = Literal["half_sum", "mean"]
 
@@ -32,23 +35,6 @@ def check_normalisation(normalisation: str) -> None:
     if normalisation not in get_args(Normalisation):
         raise InputError(
             f"normalisation = {normalisation!r} is not allowed: choose 'half_sum' (0.5 * sum of squares) or 'mean'."
-        )
-
-
-def check_rank(shape: tuple[int, ...], rank: int) -> None:
-    """Raise `InputError` unless a matrix of this shape can have this rank."""
-    if not 1 <= rank <= min(shape):
-        raise InputError(
-            f"rank = {rank} is not allowed: the rank of a {shape[0]} x {shape[1]} matrix lies between 1 and "
-            f"{min(shape)}."
-        )
-
-
-def check_target_norm(target_norm: float | None) -> None:
-    """Raise `InputError` unless a matrix can be rescaled to this norm."""
-    if target_norm is not None and not (math.isfinite(target_norm) and target_norm > 0):
-        raise InputError(
-            f"target_norm = {target_norm} is not allowed: take a positive finite number, or None for no rescaling."
         )
 
 
@@ -77,7 +63,10 @@ def check_stop(stop: float) -> None:
         raise InputError(f"stop = {stop} is not allowed: it must be at least 0 (0 never stops), such as 1e-6.")
 
 
-@dataclass(frozen=True)
+Matrices = TypeVar("Matrices", Tensor, LowRank)
+
+
+@dataclass(frozen=True, eq=False)
 class Problem(ABC):
     """Squared loss over ``n_observations`` linear observations of a matrix.
 
@@ -85,28 +74,56 @@ class Problem(ABC):
     ----------
     normalisation : {"half_sum", "mean"}
         Normalisation of the loss and of its gradient.
-    ground_truth : Tensor of shape (d, d_in), optional
-        The matrix behind the observations, where it is known; no loss or gradient uses it.
-    values : Tensor
-        What was observed; its shape depends on the kind of observations.
+    truth : Tensor of shape (d, d_in) or LowRank, optional
+        The matrix behind the observations, where it is known; no loss or gradient uses it. By its factors: in a batch
+        of one.
     """
 
     normalisation: Normalisation
-    ground_truth: Tensor | None
-    values: Tensor
+    truth: Tensor | LowRank | None
 
     def __post_init__(self) -> None:
         check_normalisation(self.normalisation)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape ``(d, d_in)`` of the unknown matrix."""
-        return (self.values.shape[-2], self.values.shape[-1])
+        # NaN stands for what is not observed.
+        if bool(torch.isnan(self.observed_values).any()):
+            raise InputError("an observed value is NaN: leave such entries out of the mask.")
 
     @property
     @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Shape ``(d, d_in)`` of the unknown matrix."""
+
+    @property
+    @abstractmethod
+    def observed_values(self) -> Tensor:
+        """The numbers that were observed; their shape depends on the kind of observations."""
+
+    @property
     def n_observations(self) -> int:
         """Number ``m`` of observations."""
+        return self.observed_values.numel()
+
+    @cached_property
+    def ground_truth(self) -> Tensor | None:
+        """The matrix behind the observations in full, ``(d, d_in)``; None where it is not known.
+
+        Raises `InputError` if it is known by its factors, and too large.
+        """
+        if not isinstance(self.truth, LowRank):
+            return self.truth
+        self.check_formable()
+        return self.truth.in_full()[0]
+
+    def known_ground_truth(self, asked_by: str) -> Tensor:
+        """Return `ground_truth`, or raise an `InputError` that says who needs it."""
+        if self.ground_truth is None:
+            raise InputError(f"{asked_by} needs a problem whose ground truth is known, and this one's is not.")
+        return self.ground_truth
+
+    @property
+    def mask(self) -> Tensor | None:
+        """One where an entry is observed, else zero, ``(d, d_in)``; None where it is not some entries that are."""
+        return None
 
     @property
     def magnitude(self) -> float:
@@ -114,18 +131,20 @@ class Problem(ABC):
 
         What is computed of matrices like it is uncertain by about the machine precision times this.
         """
-        known = self.lift(self.values) if self.ground_truth is None else self.ground_truth
+        if isinstance(self.truth, LowRank):
+            return float(self.truth.norm())
+        known = self.lift(self.observed_values) if self.truth is None else self.truth
         return float(torch.linalg.vector_norm(known))
 
     @property
     def device(self) -> torch.device:
         """Where the observations are kept."""
-        return self.values.device
+        return self.observed_values.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the observations."""
-        return self.values.dtype
+        return self.observed_values.dtype
 
     @abstractmethod
     def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,89 +162,81 @@ class Problem(ABC):
         """Factor from the sum of squared residuals to the loss in `normalisation` (default: the problem's own)."""
         return 0.5 if (normalisation or self.normalisation) == "half_sum" else 1.0 / self.n_observations
 
-    def loss(self, end_to_end: Tensor, normalisation: Normalisation | None = None) -> Tensor:
+    def squares(self, end_to_end: Tensor | LowRank) -> Tensor:
+        """Sum of squared residuals, ``(runs,)``, for matrices ``(runs, d, d_in)``."""
+        matrix = end_to_end.in_full() if isinstance(end_to_end, LowRank) else end_to_end.clone()
+        return self.squares_and_residual_gradient(matrix)[0]
+
+    def loss(self, end_to_end: Tensor | LowRank, normalisation: Normalisation | None = None) -> Tensor:
         """Loss ``(runs,)`` at `end_to_end` of shape ``(runs, d, d_in)``."""
         with quiet_overflow():
-            return self.squares_and_residual_gradient(end_to_end.clone())[0] * self.loss_scale(normalisation)
+            return self.squares(end_to_end) * self.loss_scale(normalisation)
 
     def gradient(self, end_to_end: Tensor) -> Tensor:
         """Gradient of the problem's own loss in the end-to-end matrix, ``(runs, d, d_in)``."""
         return self.squares_and_residual_gradient(end_to_end.clone())[1] * self.gradient_scale
 
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Problem:
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Self:
         """Copy of the problem on another device or in another precision."""
-        kept = {item.name: getattr(self, item.name) for item in fields(self)}
-        moved: dict[str, Any] = {
-            name: value.to(device, dtype) for name, value in kept.items() if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
+        # Not by its constructor: what was checked once need not be, and a device would be waited for.
+        copy = object.__new__(type(self))
+        for item in fields(self):
+            value = getattr(self, item.name)
+            moved = value.to(device, dtype) if hasattr(value, "to") else value
+            object.__setattr__(copy, item.name, moved)
+        return copy
 
-    def lift(self, end_to_end: Tensor) -> Tensor:
+    def lift(self, end_to_end: Matrices) -> Matrices:
         """The matrix that `end_to_end` stands for, ``(runs, ...)`` shaped like the ground truth; usually itself."""
         return end_to_end
 
-    def held_out_rmse(self, end_to_end: Tensor) -> Tensor | None:  # noqa: ARG002
-        """Root mean square error on held-out entries, ``(runs,)``; None where no entries are held out."""
+    def held_out_rmse(self, end_to_end: Tensor | LowRank) -> Tensor | None:  # noqa: ARG002
+        """Root mean square error on held-out entries, ``(runs,)``; None where no entries are held out.
+
+        `end_to_end` is in the matrix's own units, as `lift` gives it.
+        """
+        return None
+
+    def by_entries(self, widths: tuple[int, ...]) -> bool:  # noqa: ARG002
+        """Whether factors of these widths are best evaluated at the observed entries alone; depends on nothing else."""
+        return False
+
+    def check_formable(self) -> None:
+        """Raise `InputError` if matrices of the problem's size are too large to be formed."""
+        return
+
+    def observed_matrix(self) -> Tensor | csr_array:
+        """What is observed of the entries, ``(d, d_in)``, zero elsewhere, or an `InputError` if that is not entries."""
+        raise InputError("frames are computed from observed entries; this problem does not observe entries.")
+
+    def observation_operator(self) -> Observations:
+        """Return the observations as a linear operator, or raise an `InputError` if it would not be surjective."""
+        raise InputError(
+            f"observations of kind {type(self).__name__} are not supported here: use entries or measurements."
+        )
+
+    def projected(self, left: Tensor, right: Tensor) -> Problem | None:  # noqa: ARG002
+        """The problem of a core between frames ``(d, k)`` and ``(d_in, k)``; None unless every entry is observed."""
         return None
 
 
-def _check_observed(values: Tensor) -> None:
-    """Raise `InputError` if one of the observed values is no number: NaN stands for what is not observed."""
-    if bool(torch.isnan(values).any()):
-        raise InputError("an observed value is NaN: leave such entries out of the mask.")
-
-
-@dataclass(frozen=True)
-class MatrixCompletion(Problem):
-    """Some entries of a matrix are observed.
-
-    Attributes
-    ----------
-    values : Tensor of shape (d, d_in)
-        Observed values; zero where nothing is observed.
-    mask : Tensor of shape (d, d_in)
-        One where an entry is observed, else zero, in the dtype of `values`.
-    """
-
-    mask: Tensor
-
-    @property
-    def n_observations(self) -> int:
-        return int(self.mask.sum().item())
-
-    @cached_property
-    def minus_values(self) -> Tensor:
-        """Minus the observed values, and zero elsewhere whatever `values` holds there."""
-        return -(self.values * self.mask)
-
-    @cached_property
-    def values_or_nan(self) -> Tensor:
-        """The observed values, and NaN where nothing is observed, whatever `values` holds there."""
-        _check_observed(self.values[self.mask > 0])
-        return torch.where(self.mask > 0, self.values, torch.nan)
-
-    def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
-        # One pass over the matrix; the same to the bit as the masked difference, since the mask holds zeros and ones.
-        residual = torch.addcmul(self.minus_values, end_to_end, self.mask, out=end_to_end)
-        return sum_of_squares(residual), residual
-
-    def gradient(self, end_to_end: Tensor) -> Tensor:
-        # Plain operations, which can be differentiated once more; what trains does not come here.
-        return (end_to_end - self.values) * self.mask * self.gradient_scale
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FullObservation(Problem):
     """Every entry of a matrix is observed; `values`, of shape (d, d_in), is the matrix itself."""
 
-    @property
-    def n_observations(self) -> int:
-        return self.values.numel()
+    values: Tensor
 
-    @cached_property
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.values.shape[-2], self.values.shape[-1])
+
+    @property
+    def observed_values(self) -> Tensor:
+        return self.values
+
+    @property
     def values_or_nan(self) -> Tensor:
         """As for completion: all values, none of them NaN."""
-        _check_observed(self.values)
         return self.values.contiguous()
 
     def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,11 +244,57 @@ class FullObservation(Problem):
         return sum_of_squares(residual), residual
 
     def gradient(self, end_to_end: Tensor) -> Tensor:
-        # As for completion: can be differentiated once more.
+        # Plain operations, which can be differentiated once more; what trains does not come here.
         return (end_to_end - self.values) * self.gradient_scale
 
+    def observed_matrix(self) -> Tensor:
+        return self.values
 
-@dataclass(frozen=True)
+    def projected(self, left: Tensor, right: Tensor) -> ProjectedObservation:
+        values = left.mT @ self.values @ right
+        # By the difference itself: the difference of two squared norms would lose half of the digits.
+        outside = torch.linalg.matrix_norm(self.values - left @ values @ right.mT).square()
+        return ProjectedObservation(self.normalisation, self.truth, values, left, right, outside, self.n_observations)
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectedObservation(FullObservation):
+    """A fully observed target seen through fixed frames, Eq (6) of Yaras et al. (2023); one run only.
+
+    The residual of ``U C V^T`` against ``Phi`` splits into the small ``C - U^T Phi V``, whose entries are `values`, and
+    what no ``C`` reaches. A step therefore costs products of ``2 r_hat x 2 r_hat`` matrices only.
+
+    Attributes
+    ----------
+    left, right : Tensor of shape (d, 2 r_hat)
+        ``U_{L,1}`` and ``V_{1,1}``.
+    outside : Tensor of shape ()
+        ``||Phi - U U^T Phi V V^T||_F^2``.
+    entries : int
+        Number of observed entries, ``d^2``.
+    """
+
+    left: Tensor
+    right: Tensor
+    outside: Tensor
+    entries: int
+
+    @property
+    def n_observations(self) -> int:
+        return self.entries
+
+    def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
+        squares, residual = super().squares_and_residual_gradient(end_to_end)
+        return squares + self.outside, residual
+
+    def lift(self, end_to_end: Matrices) -> Matrices:
+        """``U C V^T``, ``(runs, d, d)``."""
+        if isinstance(end_to_end, LowRank):
+            return LowRank(self.left @ end_to_end.left, self.right @ end_to_end.right)
+        return self.left @ end_to_end @ self.right.mT
+
+
+@dataclass(frozen=True, eq=False)
 class MatrixSensing(Problem):
     """Inner products with measurement matrices are observed, Eq (2) of Arora et al. (2019).
 
@@ -249,6 +306,7 @@ class MatrixSensing(Problem):
         The measurement matrices ``A_i``.
     """
 
+    values: Tensor
     measurements: Tensor
 
     @property
@@ -256,8 +314,8 @@ class MatrixSensing(Problem):
         return (self.measurements.shape[1], self.measurements.shape[2])
 
     @property
-    def n_observations(self) -> int:
-        return self.values.numel()
+    def observed_values(self) -> Tensor:
+        return self.values
 
     def squares_and_residual_gradient(self, end_to_end: Tensor) -> tuple[Tensor, Tensor]:
         # One matrix product over the batch each way; the m measurement matrices are never copied per run.
@@ -266,120 +324,23 @@ class MatrixSensing(Problem):
         return sum_of_squares(residual), (residual @ flat).view_as(end_to_end)
 
     def gradient(self, end_to_end: Tensor) -> Tensor:
-        # As for completion: can be differentiated once more.
+        # As for full observation: can be differentiated once more.
         flat = self.measurements.flatten(start_dim=1)
         residual = torch.addmm(self.values, end_to_end.flatten(start_dim=1), flat.mT, beta=-1)
         return (residual @ flat).view_as(end_to_end) * self.gradient_scale
 
-
-def random_low_rank(shape: tuple[int, int], rank: int, seed: int, target_norm: float | None = None) -> Tensor:
-    """Random matrix ``U V^T`` with i.i.d. standard normal factors (Arora et al. 2019, Appendix D.2).
-
-    Parameters
-    ----------
-    shape : (d, d_in)
-    rank : int
-        Number of columns of ``U`` and ``V``.
-    seed : int
-    target_norm : float, optional
-        Rescale to this Frobenius norm. ``None`` leaves the matrix raw, so that ``E ||W*||_F^2 = rank * d * d_in``; the
-        released code rescales to ``d``.
-
-    Returns
-    -------
-    Tensor of shape (d, d_in), float64, on the CPU
-
-    Raises
-    ------
-    InputError
-        If the rank exceeds a side of the matrix or is not positive, or the norm is not positive.
-    """
-    check_rank(shape, rank)
-    check_target_norm(target_norm)
-    left, right = gaussian_factors(shape, rank, seed)
-    matrix = left @ right.mT
-    return matrix if target_norm is None else matrix * (target_norm / torch.linalg.matrix_norm(matrix))
-
-
-def gaussian_factors(shape: tuple[int, int], rank: int, seed: int) -> tuple[Tensor, Tensor]:
-    """The factors ``U, V`` of `random_low_rank` before any rescaling, ``(d, rank)`` and ``(d_in, rank)``."""
-    generator = torch.Generator().manual_seed(seed)
-    left = torch.randn(shape[0], rank, generator=generator, dtype=torch.float64)
-    right = torch.randn(shape[1], rank, generator=generator, dtype=torch.float64)
-    return left, right
-
-
-def truncated_gaussian(shape: tuple[int, int], rank: int, seed: int, target_norm: float | None = None) -> Tensor:
-    """Best rank-`rank` approximation of a matrix with i.i.d. standard normal entries.
-
-    The target of the code released with Yaras et al. (2023), whose text names none. Its non-zero singular values are
-    nearly equal, about ``2 sqrt(d)`` for a ``d x d`` matrix.
-
-    Parameters
-    ----------
-    shape : (d, d_in)
-    rank, seed : int
-    target_norm : float, optional
-        Rescale to this Frobenius norm; ``None`` leaves the matrix as it is.
-
-    Returns
-    -------
-    Tensor of shape (d, d_in), float64, on the CPU
-
-    Raises
-    ------
-    InputError
-        If the rank exceeds a side of the matrix or is not positive, or the norm is not positive.
-    """
-    check_rank(shape, rank)
-    check_target_norm(target_norm)
-    generator = torch.Generator().manual_seed(seed)
-    left, values, right = torch.linalg.svd(
-        torch.randn(*shape, generator=generator, dtype=torch.float64), full_matrices=False
-    )
-    matrix = (left[:, :rank] * values[:rank]) @ right[:rank]
-    return matrix if target_norm is None else matrix * (target_norm / torch.linalg.matrix_norm(matrix))
-
-
-def halving_spectrum(shape: tuple[int, int], rank: int, seed: int, target_norm: float | None = None) -> Tensor:
-    """The singular vectors of `truncated_gaussian`, and its first singular value, halved from one to the next."""
-    left, values, right = torch.linalg.svd(truncated_gaussian(shape, rank, seed, target_norm), full_matrices=False)
-    halves = 0.5 ** torch.arange(rank, dtype=values.dtype)
-    return (left[:, :rank] * (values[0] * halves)) @ right[:rank]
+    def observation_operator(self) -> Measurements:
+        if self.n_observations > math.prod(self.shape):
+            raise InputError(
+                f"n_observed = {self.n_observations} is not allowed here: more measurements than the "
+                f"{math.prod(self.shape)} entries of the matrix depend on each other."
+            )
+        return Measurements(self.values, self.measurements)
 
 
 def full_observation(ground_truth: Tensor, normalisation: Normalisation = "half_sum") -> FullObservation:
     """Observe every entry of a matrix, Eq (1) of Yaras et al. (2023) with the half-sum."""
     return FullObservation(normalisation, ground_truth, ground_truth)
-
-
-def entry_order(shape: tuple[int, ...], seed: int) -> Tensor:
-    """Return the order, ``(d * d_in,)``, in which entries (counted row by row) are observed with this seed."""
-    # Another stream than the ground truth's, which may well have been drawn with the same seed.
-    generator = torch.Generator().manual_seed(seed + 2**32)
-    return torch.randperm(math.prod(shape), generator=generator)
-
-
-def matrix_completion(
-    ground_truth: Tensor, n_observed: int, seed: int, normalisation: Normalisation = "half_sum"
-) -> MatrixCompletion:
-    """Observe `n_observed` distinct entries of a matrix, chosen uniformly.
-
-    The entries are the first `n_observed` of one random ordering, so that for one seed a smaller set of observations is
-    part of every larger one.
-
-    Raises
-    ------
-    InputError
-        If the matrix does not have that many entries.
-    """
-    shape = tuple(ground_truth.shape)
-    check_n_entries(shape, n_observed)
-    chosen = entry_order(shape, seed)[:n_observed]
-    mask = torch.zeros(math.prod(shape), dtype=ground_truth.dtype)
-    mask[chosen] = 1.0
-    mask = mask.view(shape).to(ground_truth.device)
-    return MatrixCompletion(normalisation, ground_truth, ground_truth * mask, mask)
 
 
 def matrix_sensing(

@@ -21,30 +21,37 @@ from torch import Tensor
 
 from dmfkit.errors import InputError
 from dmfkit.linalg.low_rank import LowRank
-from dmfkit.problems.held_out import HeldOutCompletion, hold_out
+from dmfkit.problems.completion import (
+    Completion,
+    MatrixCompletion,
+    SparseEntries,
+    check_kept_by_entries,
+    check_n_held_out,
+    hold_out,
+    matrix_completion,
+)
+from dmfkit.problems.ground_truths import (
+    check_rank,
+    check_target_norm,
+    gaussian_factors,
+    halving_spectrum,
+    random_low_rank,
+    truncated_gaussian,
+)
 from dmfkit.problems.losses import (
     FullObservation,
-    MatrixCompletion,
     MatrixSensing,
     Normalisation,
     Problem,
     check_measurements,
     check_n_entries,
     check_normalisation,
-    check_rank,
-    check_target_norm,
     full_observation,
-    gaussian_factors,
-    halving_spectrum,
-    matrix_completion,
     matrix_sensing,
-    random_low_rank,
-    truncated_gaussian,
 )
 from dmfkit.problems.matrix_files import ObservedMatrix, read_bytes, read_matrix_of
 from dmfkit.problems.movielens import movielens_100k
 from dmfkit.problems.ratings import MOVIELENS_ITEMS, MOVIELENS_USERS, Ratings, synthetic_ratings
-from dmfkit.problems.sparse_completion import SparseCompletion, check_held_out, sparse_completion
 from dmfkit.values import ADDED_LATER, plain_value
 
 _TARGETS = {"product": random_low_rank, "truncated": truncated_gaussian, "halving": halving_spectrum}
@@ -66,7 +73,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class LowRankTask:
-    """Find a random low-rank ``d x d`` matrix; the base of tasks that differ in what is observed of it.
+    """Find a random low-rank ``d x d`` matrix; the base of tasks that differ in what is known of it, and how.
 
     Attributes
     ----------
@@ -77,10 +84,6 @@ class LowRankTask:
         Of the training loss.
     target_norm : float, optional
         Frobenius norm to which the matrix is rescaled; ``None`` leaves it raw.
-    target : {"product", "truncated", "halving"}
-        ``product``: ``U V^T`` with Gaussian ``U, V`` (Arora et al. 2019). ``truncated``: the leading part of a Gaussian
-        matrix (the code released with Yaras et al. 2023). ``halving``: the same singular vectors, each singular value
-        half of the one before.
     """
 
     d: int = 100
@@ -88,7 +91,6 @@ class LowRankTask:
     data_seed: int = 0
     normalisation: Normalisation = "half_sum"
     target_norm: float | None = None
-    target: str = field(default="product", metadata=ADDED_LATER)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -96,10 +98,28 @@ class LowRankTask:
         return (self.d, self.d)
 
     def check(self) -> None:
-        """Raise `InputError` unless there is such a matrix and such a loss; draws nothing."""
+        """Raise `InputError` unless there is such a problem; draws nothing."""
         check_rank(self.shape, self.rank)
         check_target_norm(self.target_norm)
         check_normalisation(self.normalisation)
+
+
+@dataclass(frozen=True)
+class TargetTask(LowRankTask):
+    """Find a random low-rank matrix that is known in full; other fields as in `LowRankTask`.
+
+    Attributes
+    ----------
+    target : {"product", "truncated", "halving"}
+        ``product``: ``U V^T`` with Gaussian ``U, V`` (Arora et al. 2019). ``truncated``: the leading part of a Gaussian
+        matrix (the code released with Yaras et al. 2023). ``halving``: the same singular vectors, each singular value
+        half of the one before.
+    """
+
+    target: str = field(default="product", metadata=ADDED_LATER)
+
+    def check(self) -> None:
+        super().check()
         if self.target not in _TARGETS:
             raise InputError(f"target = {self.target!r} is not allowed: choose one of {', '.join(_TARGETS)}.")
 
@@ -111,8 +131,8 @@ class LowRankTask:
 
 @plain_value
 @dataclass(frozen=True)
-class FullObservationTask(LowRankTask):
-    """Factorize the matrix itself, every entry of which is known; fields as in `LowRankTask`."""
+class FullObservationTask(TargetTask):
+    """Factorize the matrix itself, every entry of which is known; fields as in `TargetTask`."""
 
     def problem(self) -> FullObservation:
         """Make the problem, on the CPU in float64."""
@@ -121,8 +141,8 @@ class FullObservationTask(LowRankTask):
 
 @plain_value
 @dataclass(frozen=True)
-class CompletionTask(LowRankTask):
-    """Complete the matrix from `n_observed` of its entries; other fields as in `LowRankTask`."""
+class CompletionTask(TargetTask):
+    """Complete the matrix from `n_observed` of its entries; other fields as in `TargetTask`."""
 
     n_observed: int = 2000
 
@@ -130,15 +150,54 @@ class CompletionTask(LowRankTask):
         super().check()
         check_n_entries(self.shape, self.n_observed)
 
-    def problem(self) -> MatrixCompletion:
+    def problem(self) -> Completion:
         """Make the problem, on the CPU in float64."""
         return matrix_completion(self.ground_truth(), self.n_observed, self.data_seed, self.normalisation)
 
 
 @plain_value
 @dataclass(frozen=True)
-class SensingTask(LowRankTask):
-    """Find the matrix from `n_observed` Gaussian measurements; other fields as in `LowRankTask`.
+class SparseCompletionTask(LowRankTask):
+    """Complete a matrix of any size, known by its factors, from `n_observed` of its entries; nothing is dense.
+
+    The matrix is that of a `CompletionTask` with equal fields; up to ``d = 2048`` so are the observed entries. Other
+    fields as in `LowRankTask`.
+
+    Attributes
+    ----------
+    n_observed : int
+    n_held_out : int
+        Number of further entries to test on.
+    """
+
+    d: int = 10_000
+    n_observed: int = 500_000
+    n_held_out: int = 0
+
+    def check(self) -> None:
+        super().check()
+        check_n_entries(self.shape, self.n_observed)
+        check_n_held_out(self.shape, self.n_observed, self.n_held_out)
+        check_kept_by_entries(self.shape, self.n_observed + self.n_held_out)
+
+    def ground_truth(self) -> LowRank:
+        """Return the matrix to be found, by its factors, in a batch of one."""
+        self.check()
+        left, right = gaussian_factors(self.shape, self.rank, self.data_seed)
+        truth = LowRank(left[None], right[None])
+        return truth if self.target_norm is None else truth * (self.target_norm / truth.norm())
+
+    def problem(self) -> Completion:
+        """Make the problem, on the CPU in float64."""
+        return matrix_completion(
+            self.ground_truth(), self.n_observed, self.data_seed, self.normalisation, n_held_out=self.n_held_out
+        )
+
+
+@plain_value
+@dataclass(frozen=True)
+class SensingTask(TargetTask):
+    """Find the matrix from `n_observed` Gaussian measurements; other fields as in `TargetTask`.
 
     Attributes
     ----------
@@ -218,67 +277,10 @@ class RatingsTask:
         check_normalisation(self.normalisation)
         self.ratings()
 
-    def problem(self) -> MatrixCompletion:
-        values, mask = self.ratings().matrix()
-        known = torch.from_numpy(mask).to(torch.float64)
-        return MatrixCompletion(self.normalisation, None, torch.from_numpy(values).to(torch.float64) * known, known)
-
-
-@plain_value
-@dataclass(frozen=True)
-class SparseCompletionTask:
-    """Complete a random low-rank ``d x d`` matrix of any size from `n_observed` of its entries; nothing is dense.
-
-    The matrix is that of a `CompletionTask` with equal fields; up to ``d = 2048`` so are the observed entries.
-
-    Attributes
-    ----------
-    d, rank, n_observed : int
-    data_seed : int
-        Draws the factors of the matrix and what is observed of it.
-    normalisation : {"half_sum", "mean"}
-        Of the training loss.
-    target_norm : float, optional
-        Frobenius norm to which the matrix is rescaled; ``None`` leaves it raw.
-    n_held_out : int
-        Number of further entries to test on.
-    """
-
-    d: int = 10_000
-    rank: int = 5
-    n_observed: int = 500_000
-    data_seed: int = 0
-    normalisation: Normalisation = "half_sum"
-    target_norm: float | None = None
-    n_held_out: int = 0
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape ``(d, d)`` of the matrix."""
-        return (self.d, self.d)
-
-    def check(self) -> None:
-        """Raise `InputError` unless there is such a problem; draws nothing."""
-        check_rank(self.shape, self.rank)
-        check_target_norm(self.target_norm)
-        check_normalisation(self.normalisation)
-        check_n_entries(self.shape, self.n_observed)
-        check_held_out(self.shape, self.n_observed, self.n_held_out)
-
-    def ground_truth(self) -> LowRank:
-        """Return the matrix to be found, by its factors, in a batch of one."""
-        self.check()
-        left, right = gaussian_factors(self.shape, self.rank, self.data_seed)
-        truth = LowRank(left[None], right[None])
-        if self.target_norm is None:
-            return truth
-        return LowRank(truth.left * (self.target_norm / truth.norm()), truth.right)
-
-    def problem(self) -> SparseCompletion:
+    def problem(self) -> Completion:
         """Make the problem, on the CPU in float64."""
-        return sparse_completion(
-            self.ground_truth(), self.n_observed, self.data_seed, self.normalisation, n_held_out=self.n_held_out
-        )
+        values, mask = (torch.from_numpy(part) for part in self.ratings().matrix())
+        return MatrixCompletion(self.normalisation, None, values.to(torch.float64), mask)
 
 
 EXAMPLE = "example_matrix.csv"
@@ -289,7 +291,7 @@ EXAMPLE = "example_matrix.csv"
 class FileTask:
     """Complete a matrix of which a file holds some entries.
 
-    The matrix is divided by the root mean square of the entries that are trained on, see `HeldOutCompletion`.
+    The matrix is divided by the root mean square of the entries that are trained on, see `Completion`.
 
     Attributes
     ----------
@@ -366,7 +368,7 @@ class FileTask:
                 f"{self.n_held_out} would be held out, but at least 1 must be, and at least 1 left to train on."
             )
 
-    def problem(self) -> HeldOutCompletion:
+    def problem(self) -> Completion:
         """Make the problem, on the CPU in float64.
 
         Raises
@@ -385,5 +387,5 @@ class FileTask:
         # Divided by the largest entry first, so that no square overflows.
         unit = largest * math.sqrt(float(np.square(matrix.values[train] / largest).mean()))
         scaled = torch.from_numpy(matrix.values / unit)
-        mask, kept = (torch.from_numpy(where.astype(np.float64)) for where in (train, held_out))
-        return HeldOutCompletion(self.normalisation, None, scaled * mask, mask, scaled * kept, kept, unit)
+        observed, kept = (SparseEntries.of(scaled, torch.from_numpy(where)) for where in (train, held_out))
+        return Completion(self.normalisation, None, observed, kept, unit)

@@ -19,7 +19,8 @@ from dmfkit.errors import InputError
 from dmfkit.factorizations.factorization import Factorization
 from dmfkit.factorizations.starts import InitialPoint
 from dmfkit.linalg.spectra import leading_singular_vectors
-from dmfkit.problems.losses import MatrixCompletion, full_observation
+from dmfkit.problems.completion import Completion
+from dmfkit.problems.losses import full_observation
 from dmfkit.theory.small_flows import integrate
 from dmfkit.training.flow import Flow, gradient_flow
 
@@ -110,14 +111,14 @@ def escape_time(a: ArrayLike, b: ArrayLike, middle: ArrayLike, strength: float) 
     return float(run.y[-1, -1]) / (strength * sigma)
 
 
-def averaged(problem: MatrixCompletion, beginning: InitialPoint, rank: int) -> tuple[Factorization, Tensor]:
+def averaged(problem: Completion, beginning: InitialPoint, rank: int) -> tuple[Factorization, Tensor]:
     """What a start has in the target's `rank` directions: ``W_1 V, W_2, .., U^T W_L``, and the target's values.
 
     Frames that move at a rate of their own are taken together with their neighbouring cores, as if they were fixed.
 
     Parameters
     ----------
-    problem : MatrixCompletion
+    problem : Completion
         With a known ground truth ``U S V^T`` of rank `rank`.
     beginning : InitialPoint
         One run.
@@ -145,7 +146,7 @@ def averaged(problem: MatrixCompletion, beginning: InitialPoint, rank: int) -> t
     return Factorization.from_factors([factor.contiguous() for factor in inner]), values
 
 
-def averaged_flow_time(problem: MatrixCompletion, beginning: InitialPoint, rank: int, tolerance: float) -> float:
+def averaged_flow_time(problem: Completion, beginning: InitialPoint, rank: int, tolerance: float) -> float:
     """Flow time to `tolerance`, predicted from the start, the target and the share of observed entries alone.
 
     The mask is replaced by its mean, the observed share ``p``, and the target's own directions are all that is kept:

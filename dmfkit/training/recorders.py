@@ -2,10 +2,6 @@
 
 A recorder is a frozen dataclass, so that it can stand in the key of a stored result. Called with a `Snapshot`, it
 returns named tensors whose first dimension is the run; `dims` names the others.
-
-A recorder of the outer frames of a compressed factorization: how well they hold the target, and their shape.
-
-A recorder that looks at any run through the invariant frames of one orthogonal start.
 """
 
 from __future__ import annotations
@@ -19,13 +15,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dmfkit.errors import InputError
 from dmfkit.factorizations.compression import InvariantFrames, invariant_frames
 from dmfkit.factorizations.factorization import Factorization
 from dmfkit.factorizations.starts import OrthogonalStart
 from dmfkit.linalg import spectra
 from dmfkit.linalg.spectra import leading_singular_vectors
-from dmfkit.problems.losses import MatrixCompletion, Problem, full_observation
-from dmfkit.training.snapshot import Snapshot, snapshot_of
+from dmfkit.problems.losses import Problem, full_observation
+from dmfkit.training.snapshot import Snapshot
 from dmfkit.values import plain_value
 
 # The groups of `AlignmentGroups`: on the diagonal, then off it.
@@ -80,7 +77,7 @@ class Loss:
         return {"mean_square": ()}
 
     def magnitudes(self, problem: Problem) -> Mapping[str, float]:
-        return {"mean_square": float(problem.values.square().sum()) / problem.n_observations}
+        return {"mean_square": float(problem.observed_values.square().sum()) / problem.n_observations}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         return {"mean_square": snapshot.mean_square}
@@ -101,7 +98,7 @@ class RelativeError:
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         error = snapshot.relative_error
         if error is None:
-            raise ValueError("RelativeError needs a problem whose ground truth is known")
+            raise InputError("RelativeError needs a problem whose ground truth is known, and this one's is not.")
         return {"relative_error": error}
 
 
@@ -216,7 +213,7 @@ class HeldOutError:
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         error = snapshot.held_out_rmse
         if error is None:
-            raise ValueError("HeldOutError needs a completion problem with held-out entries")
+            raise InputError("HeldOutError needs a completion problem with held-out entries, and this one has none.")
         return {"held_out_rmse": error}
 
 
@@ -236,10 +233,10 @@ class UnobservedError:
         return {"unobserved_error": 0.5 * problem.magnitude**2 / math.prod(problem.shape)}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
-        problem = snapshot.problem
-        if problem.ground_truth is None or not isinstance(problem, MatrixCompletion):
-            raise ValueError("UnobservedError needs a completion problem whose ground truth is known")
-        wrong = (snapshot.end_to_end - problem.ground_truth) * (1.0 - problem.mask)
+        truth, mask = snapshot.problem.known_ground_truth("UnobservedError"), snapshot.problem.mask
+        if mask is None:
+            raise InputError("UnobservedError needs a completion problem, some of whose entries are not observed.")
+        wrong = (snapshot.end_to_end - truth) * (1.0 - mask)
         return {"unobserved_error": 0.5 * wrong.square().mean(dim=(-2, -1))}
 
 
@@ -290,16 +287,14 @@ class TargetCoordinates:
 def target_bases(problem: Problem, count: int) -> tuple[Tensor, Tensor]:
     """Bases ``B_U, B_V`` of `TargetCoordinates`, each ``(d, count)`` or, for completion, ``(d, 2 count)``.
 
-    A problem is hashed by the identity of its tensors: the bases are computed once a run.
+    A problem is hashed by its identity: the bases are computed once a run.
     """
-    if problem.ground_truth is None:
-        raise ValueError("TargetCoordinates needs a problem whose ground truth is known")
-    matrices = [problem.ground_truth]
-    if isinstance(problem, MatrixCompletion):
-        matrices.append(problem.values)
-    parts = [spectra.leading_singular_vectors(matrix, count) for matrix in matrices]
-    left = torch.cat([vectors for vectors, _, _ in parts], dim=-1)
-    right = torch.cat([vectors for _, _, vectors in parts], dim=-1)
+    truth = problem.known_ground_truth("TargetCoordinates")
+    parts = [leading_singular_vectors(truth, count)]
+    if problem.mask is not None:
+        parts.append(leading_singular_vectors(problem.observed_matrix(), count))
+    left = torch.cat([vectors.to(truth) for vectors, _, _ in parts], dim=-1)
+    right = torch.cat([vectors.to(truth) for _, _, vectors in parts], dim=-1)
     return torch.linalg.qr(left)[0], torch.linalg.qr(right)[0]
 
 
@@ -316,7 +311,7 @@ class Log:
 
     def write(self, moment: int, runs: Tensor, problem: Problem, factorization: Factorization) -> None:
         """Record `factorization`, whose rows belong to the runs numbered `runs`, as number `moment`."""
-        snapshot = snapshot_of(problem, factorization)
+        snapshot = Snapshot(problem, factorization)
         for recorder in self._recorders:
             for name, value in recorder(snapshot).items():
                 if name not in self.data:
@@ -365,9 +360,7 @@ class FrameGeometry:
         return {"missed": 1.0, "angle": 1.0, "departure": 1.0}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
-        truth = snapshot.problem.ground_truth
-        if truth is None:
-            raise ValueError("FrameGeometry needs a problem whose ground truth is known")
+        truth = snapshot.problem.known_ground_truth("FrameGeometry")
         columns, _, rows = target_vectors(snapshot.problem, self.rank)
         frames = (snapshot.factorization.factors[-1], snapshot.factorization.factors[0].mT)
         eye = torch.eye(frames[0].shape[-1], dtype=truth.dtype, device=truth.device)
@@ -386,9 +379,7 @@ class FrameGeometry:
 @lru_cache(maxsize=2)
 def target_vectors(problem: Problem, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """Leading left singular vectors, values and right vectors of the ground truth, computed once a run."""
-    if problem.ground_truth is None:
-        raise ValueError("this problem's ground truth is not known")
-    return leading_singular_vectors(problem.ground_truth, rank)
+    return leading_singular_vectors(problem.known_ground_truth("FrameGeometry"), rank)
 
 
 @plain_value
@@ -422,8 +413,6 @@ class FrameCoordinates:
         return {"coordinate": problem.magnitude, "outside": problem.magnitude}
 
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
-        if snapshot.problem.ground_truth is None:
-            raise ValueError("FrameCoordinates needs a problem whose ground truth is known")
         frames = _frames(self, snapshot.problem)
         left, right = frames.left[0], frames.right[0]
         coordinates = left.mT @ snapshot.end_to_end @ right
@@ -433,7 +422,7 @@ class FrameCoordinates:
 
 @lru_cache(maxsize=2)
 def _frames(recorder: FrameCoordinates, problem: Problem) -> InvariantFrames:
-    # A problem is hashed by the identity of its tensors: the frames are made once a run.
-    truth = full_observation(problem.ground_truth)  # type: ignore[arg-type]
+    # A problem is hashed by its identity: the frames are made once a run.
+    truth = full_observation(problem.known_ground_truth("FrameCoordinates"))
     start = OrthogonalStart(recorder.depth, recorder.layer_scale, recorder.seed).full(truth)
     return invariant_frames(start, truth.values, recorder.rank_bound)

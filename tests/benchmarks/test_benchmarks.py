@@ -260,11 +260,12 @@ def test_all_ways_to_the_hostare_measured():
     names = [row.name for row in products.rows(problem, 3, 1)]
     assert {name.split(":")[0] for name in names} == {"residual", "residual and both products"}
     left, right = (torch.randn(60, 3, generator=torch.Generator().manual_seed(s)).double() for s in (0, 1))
-    parts = problem.rows, problem.columns, problem.values
+    parts = problem.observed.rows, problem.observed.columns, problem.observed.values
+    places = problem.observed.index
     one, out, to_core = torch.eye(3).double(), torch.empty_like(left), torch.empty(3, 3).double()
-    host = HostProducts(*parts, problem.size)
+    host = HostProducts(*parts, problem.shape)
     square, transposed = host.square_and_gradients(left, one, right, 1.0, out, to_core)
-    gathered = products._gathered(left, right, problem.rows.long(), problem.columns.long(), problem.values, 64)
+    gathered = products._gathered(left, right, *places, problem.observed.values, 64)
     assert torch.allclose(square, gathered.square().sum(), rtol=1e-12, atol=0)
     for mine, theirs in zip((out, transposed), products.by_scipy(left, right, problem), strict=True):
         assert torch.allclose(mine, torch.from_numpy(theirs), rtol=1e-12, atol=1e-13)
@@ -289,13 +290,13 @@ def test_alternating_least_squares_recovers_a_small_matrix():
 def test_soft_impute_minimises_what_it_says():
     problem = small_problem()
     *_, found = soft_impute(problem, 6, (0.3, 0.1), steps=500, tolerance=1e-9)
-    threshold = 0.1 * np.linalg.svd(problem.observed_matrix().toarray(), compute_uv=False)[0]
+    threshold = 0.1 * np.linalg.svd(problem.observed_matrix().numpy(), compute_uv=False)[0]
     matrix = (found.left[0] @ found.right[0].mT).numpy()
     u, s, vt = np.linalg.svd(matrix)
     rank = int((s > 1e-8 * s[0]).sum())
     mask = np.zeros(matrix.shape)
-    mask[problem.rows, problem.columns] = 1.0
-    rest = mask * (problem.observed_matrix().toarray() - matrix)
+    mask[problem.observed.rows, problem.observed.columns] = 1.0
+    rest = mask * (problem.observed_matrix().numpy() - matrix)
     # The residual is the threshold times a subgradient of the nuclear norm.
     assert 0 < rank < 6
     assert np.allclose(u[:, :rank].T @ rest @ vt[:rank].T, threshold * np.eye(rank), atol=1e-4 * threshold)

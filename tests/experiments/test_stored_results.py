@@ -18,7 +18,7 @@ import xarray as xr
 from dmfkit import CompletionTask, Descent, FullObservationTask, InputError, RatingsTask, SensingTask, Status
 from dmfkit.experiments.reproduce import certified, kind_of, nuclear_norms_of, plan_of, recompute_point
 from dmfkit.experiments.store import NUMERICS, file_name, read, specification_key
-from dmfkit.training.snapshot import snapshot_of
+from dmfkit.training.snapshot import Snapshot
 from dmfkit.values import with_fields
 
 pytestmark = pytest.mark.slow
@@ -217,7 +217,7 @@ def compare_beginnings(plan, point, expected, problem):
     """The task and the start alone: of runs that nobody would wait for."""
     dtype = getattr(torch, getattr(with_fields(plan.method, point), "dtype", "float64"))
     begun = with_fields(plan.start, point).begin(problem.to("cpu", dtype))
-    snapshot = snapshot_of(begun.problem, begun.factorization)
+    snapshot = Snapshot(begun.problem, begun.factorization)
     assert float(expected["initial_norm"]) > 0
     assert float(snapshot.norm[0]) == pytest.approx(float(expected["initial_norm"]), rel=1e-9)
     if plan.record_at[:1] == (0.0,):

@@ -98,7 +98,7 @@ def test_a_diverging_run_is_no_warning(threads):
 def test_the_blocks_hold_every_row_once_and_fit_a_cache():
     for rows in (1, 5, 252, 253, 1000, 4001):
         values = torch.zeros(rows, D, dtype=torch.float64)
-        problem = MatrixCompletion(normalisation="half_sum", ground_truth=None, values=values, mask=values)
+        problem = MatrixCompletion(normalisation="half_sum", ground_truth=None, values=values, mask=values + 1)
         groups = BlockwiseEvaluator(problem, (D, 2, rows), 1)._groups
         assert all(before[-1] == after[0] for before, after in pairwise(groups))
         edges = [groups[0][0], *(edge for group in groups for edge in group[1:])]

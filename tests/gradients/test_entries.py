@@ -6,15 +6,20 @@ import pytest
 import torch
 from small_problems import random_factors
 
-from dmfkit import CompletionTask
-from dmfkit.gradients.choice import SPARSE_SHARE, SPARSE_SIZE, SPARSE_WIDTH, Kernel, evaluator_for, kernel_for
+from dmfkit import CompletionTask, MatrixCompletion
+from dmfkit.gradients import entries
+from dmfkit.gradients.choice import Kernel, evaluator_for, kernel_for
 from dmfkit.gradients.entries import EntrywiseEvaluator
 from dmfkit.gradients.tensors import Evaluator
+from dmfkit.linalg.sampled_products import DeviceProducts, HostProducts
+from dmfkit.problems.completion import SPARSE_SHARE, SPARSE_SIZE, SPARSE_WIDTH
 
 
+@pytest.mark.parametrize("products", [HostProducts, DeviceProducts])
 @pytest.mark.parametrize("normalisation", ["half_sum", "mean"])
-@pytest.mark.parametrize("widths", [(30, 4, 30), (30, 4, 5, 30), (30, 6, 3, 4, 30)])
-def test_both_evaluators_agree(widths, normalisation):
+@pytest.mark.parametrize("widths", [(30, 4, 30), (30, 4, 5, 30), (30, 6, 3, 4, 30), (30, 2, 9, 3, 5, 30)])
+def test_both_evaluators_agree(widths, normalisation, products, monkeypatch):
+    monkeypatch.setattr(entries, "sampled_products", lambda *given: products(*given[:4]))
     problem = CompletionTask(d=30, rank=2, n_observed=70, normalisation=normalisation).problem()
     state = random_factors(widths, 3).state
     sparse, dense = EntrywiseEvaluator(problem, widths, 3), Evaluator(problem, widths, 3)
@@ -32,9 +37,11 @@ def test_both_evaluators_agree(widths, normalisation):
 
 def test_an_observed_zero_is_an_observation():
     task = CompletionTask(d=30, rank=2, n_observed=70)
-    problem = task.problem()
-    row, column = (int(place) for place in problem.mask.nonzero()[0])
-    problem.values[row, column] = 0.0
+    drawn = task.problem()
+    row, column = (int(place) for place in drawn.mask.nonzero()[0])
+    drawn.values[row, column] = 0.0
+    problem = MatrixCompletion("half_sum", None, drawn.values, drawn.mask)
+    assert problem.n_observations == 70
     state = torch.ones(1, 2 * 30 * 3, dtype=torch.float64)
     widths = (30, 3, 30)
     expected = Evaluator(problem, widths, 1).squares(state)

@@ -7,7 +7,7 @@ import torch
 
 import dmfkit as dm
 from dmfkit.interactive import BUDGET, DepthRace
-from dmfkit.problems.losses import entry_order
+from dmfkit.problems.completion import entry_order
 
 
 def task(data_seed=0, **changes):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 from dmfkit import (
     CompletionTask,
@@ -13,6 +14,7 @@ from dmfkit import (
     invariant_frames,
 )
 from dmfkit.linalg.orthogonal import fast_layers
+from dmfkit.problems import completion
 from dmfkit.problems.tasks import SparseCompletionTask
 
 
@@ -52,20 +54,21 @@ def test_fixed_vectors_are_spread_over_all_coordinates_and_two_matrices_share_no
 
 @pytest.mark.parametrize("rank_bound", [2, 4])
 @pytest.mark.parametrize("observed", ["all", "some", "sparse"])
-def test_compression_through_them_is_that_of_the_same_matrices_formed(observed, rank_bound):
+def test_compression_through_them_is_that_of_the_same_matrices_formed(observed, rank_bound, monkeypatch):
     task = {
         "all": FullObservationTask(d=40, rank=2, target="truncated"),
         "some": CompletionTask(d=40, rank=2, n_observed=500),
         "sparse": SparseCompletionTask(d=40, rank=2, n_observed=500),
     }[observed]
+    if observed == "sparse":  # a small matrix stands for a large one of few entries
+        monkeypatch.setattr(completion, "SPARSE_SIZE", 0)
+        monkeypatch.setattr(completion, "SPARSE_SHARE", 1.0)
     problem = task.problem()
+    assert isinstance(problem.observed_matrix(), csr_array if observed == "sparse" else torch.Tensor)
     start = CompressedStart(3, (0.5, 1e-2, 2.0), 5, rank_bound, discrepant_rate=0.1, orthogonal="cosine")
     factors = start.begin(problem).factorization.factors
-    values = problem.values
-    if observed == "sparse":
-        values = torch.from_numpy(problem.observed_matrix().toarray())
     full = OrthogonalStart(3, (0.5, 1e-2, 2.0), 5, orthogonal="cosine").full(problem)
-    frames = invariant_frames(full, values, rank_bound)
+    frames = invariant_frames(full, problem.values, rank_bound)
     expected = [frames.right.mT, *compress(full, frames).factors, frames.left]
     for ours, theirs in zip(factors, expected, strict=True):
         # Singular vectors of the sparse and of the dense matrix may differ in sign; the spans and cores do not.

@@ -13,8 +13,7 @@ import torch
 from dmfkit import FileTask, Flow, HeldOutError, InputError, Start, least_nuclear_norm, minimum_nuclear_norm, sweep
 from dmfkit.experiments.reproduce import plan_of, recompute_point
 from dmfkit.experiments.store import Store
-from dmfkit.nuclear_norm.operators import observations
-from dmfkit.problems.held_out import hold_out
+from dmfkit.problems.completion import hold_out
 from dmfkit.values import key_values
 from tools.example_matrix import example_matrix
 
@@ -39,12 +38,13 @@ def saved(matrix, tmp_path):
 def test_held_out_and_trained_on_are_the_known_entries(saved, matrix):
     task = FileTask(saved, held_out=0.2, data_seed=3)
     problem, known = task.problem(), ~np.isnan(matrix)
-    train, held = problem.mask.numpy() == 1, problem.held_out_mask.numpy() == 1
+    train, held = problem.mask.numpy() == 1, task.held_out_mask()
+    assert (np.argwhere(held) == np.stack([problem.held_out.rows, problem.held_out.columns], axis=1)).all()
     np.testing.assert_array_equal(train | held, known)
     assert not (train & held).any()
     assert held.sum() == task.n_held_out == round(0.2 * known.sum())
     np.testing.assert_allclose(problem.unit * problem.values.numpy()[train], matrix[train])
-    np.testing.assert_allclose(problem.unit * problem.held_out_values.numpy()[held], matrix[held])
+    np.testing.assert_allclose(problem.unit * problem.held_out.values.numpy(), matrix[held])
     assert (problem.values[problem.mask == 0] == 0).all()
     # The unit makes the mean square of what is trained on one.
     assert float(problem.values.square().sum() / problem.mask.sum()) == pytest.approx(1.0)
@@ -72,6 +72,7 @@ def test_the_error_is_that_of_its_definition_in_the_units_of_the_file(saved, mat
     guess = torch.full((2, 12, 9), 0.25, dtype=torch.float64)
     expected = np.sqrt(((0.25 - matrix[held]) ** 2).mean())
     np.testing.assert_allclose(problem.held_out_rmse(guess), expected)
+    np.testing.assert_allclose(problem.held_out_rmse(guess[0]), expected)
 
 
 def test_a_sweep_measures_the_end_and_records_the_way(saved, matrix):
@@ -105,7 +106,7 @@ def test_the_least_nuclear_norm_of_the_problem_is_that_of_a_general_solver(saved
     values = problem.lift(problem.values).numpy()
     general = minimum_nuclear_norm(values, problem.mask.numpy() == 1, solver="CLARABEL")
     assert problem.unit * ours.value == pytest.approx(general.value, rel=1e-6)
-    assert observations(problem).values.shape == (problem.n_observations,)
+    assert problem.observation_operator().values.shape == (problem.n_observations,)
 
 
 def test_the_key_holds_the_content_and_not_the_place(saved, matrix, tmp_path):

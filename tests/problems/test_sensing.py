@@ -29,8 +29,8 @@ from dmfkit import (
 )
 from dmfkit.experiments.reproduce import certified, kind_of, nuclear_norms_of
 from dmfkit.experiments.store import content_hash, read
-from dmfkit.nuclear_norm.operators import Measurements, observations
 from dmfkit.nuclear_norm.splitting import bounds
+from dmfkit.problems.operators import Measurements
 
 SMALL = SensingTask(d=8, rank=1, n_observed=40, data_seed=3)
 sizes = st.integers(2, 7)
@@ -58,7 +58,7 @@ def test_the_batched_operator_is_the_loop_over_measurements(high, wide, m, runs,
 @settings(deadline=None, max_examples=25, derandomize=True)
 @given(d=sizes, m=st.integers(1, 12), seed=seeds, kind=st.sampled_from([SensingTask, CompletionTask]))
 def test_adjoints_are_adjoint_and_solve_inverts_the_gram_matrix(d, m, seed, kind):
-    operator = observations(kind(d=d, rank=1, n_observed=min(m, d * d // 2), data_seed=seed).problem())
+    operator = kind(d=d, rank=1, n_observed=min(m, d * d // 2), data_seed=seed).problem().observation_operator()
     matrix, weights = normal(d, d, seed=seed), normal(len(operator.values), seed=seed + 1)
     left, right = operator.forward(matrix) @ weights, (matrix * operator.adjoint(weights)).sum()
     assert left.item() == pytest.approx(right.item(), rel=1e-10, abs=1e-10)
@@ -135,7 +135,7 @@ def test_least_nuclear_norm_of_a_completion_agrees_with_cvxpy():
 
 def test_bounds_hold_for_anything_and_are_tight_only_at_the_minimum():
     problem = matrix_sensing(random_low_rank((7, 7), 2, 0), 25, 0)
-    operator, solution = observations(problem), least_nuclear_norm(problem)
+    operator, solution = problem.observation_operator(), least_nuclear_norm(problem)
     assert np.linalg.norm(solution.certificate, 2) == pytest.approx(1, abs=1e-12)
     for seed in range(5):
         any_multipliers = bounds(operator, torch.from_numpy(solution.matrix), normal(25, seed=seed))
@@ -233,7 +233,7 @@ def test_solvers_can_be_swept_and_an_interrupted_grid_goes_on(tmp_path, monkeypa
         (lambda: NuclearNorm(tolerance=0.0), "tolerance = 0.0"),
         (lambda: NuclearNorm(max_iterations=0), "max_iterations = 0"),
         (lambda: least_nuclear_norm(SensingTask(d=3, rank=1, n_observed=10).problem()), "n_observed = 10.*9 entries"),
-        (lambda: observations(FullObservation("mean", None, torch.ones(2, 2))), "FullObservation are not supported"),
+        (FullObservation("mean", None, torch.ones(2, 2)).observation_operator, "FullObservation are not supported"),
     ],
 )
 def test_impossible_values_are_refused_in_one_sentence(call, words):

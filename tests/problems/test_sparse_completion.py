@@ -1,10 +1,12 @@
 """Completion by entries alone: against the dense problem, and without a matrix of full size anywhere."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 from small_problems import random_factors
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -29,24 +31,32 @@ from dmfkit import (
 )
 from dmfkit.experiments.reproduce import plan_of, recompute_point
 from dmfkit.factorizations.compression import frames_target
-from dmfkit.gradients.choice import evaluator_for
+from dmfkit.gradients.choice import Kernel, evaluator_for, kernel_for
+from dmfkit.gradients.entries import EntrywiseEvaluator
 from dmfkit.gradients.tensors import Evaluator
 from dmfkit.linalg import spectra
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.sampled_products import DeviceProducts, HostProducts, entries
-from dmfkit.problems import sparse_completion
-from dmfkit.problems.sparse_completion import SparseCompletion, distinct
+from dmfkit.problems import completion
+from dmfkit.problems.completion import SparseCompletion, SparseEntries, distinct
 from dmfkit.problems.tasks import SparseCompletionTask
-from dmfkit.training.recorders import HeldOutError
-from dmfkit.training.snapshot import snapshot_of
+from dmfkit.training.recorders import HeldOutError, TargetCoordinates, UnobservedError
+from dmfkit.training.snapshot import Snapshot
 
 TASK = SparseCompletionTask(d=40, rank=2, n_observed=300, n_held_out=50, data_seed=1)
+
+
+@pytest.fixture
+def entrywise(monkeypatch):
+    """Small matrices stand for large ones of few entries."""
+    monkeypatch.setattr(completion, "SPARSE_SIZE", 0)
+    monkeypatch.setattr(completion, "SPARSE_SHARE", 1.0)
 
 
 def in_full(problem):
     """The same problem with matrices of full size."""
     mask = torch.zeros(problem.shape, dtype=problem.dtype)
-    mask[problem.rows.long(), problem.columns.long()] = 1.0
+    mask[problem.observed.rows.long(), problem.observed.columns.long()] = 1.0
     truth = problem.truth.left[0] @ problem.truth.right[0].mT
     return MatrixCompletion(problem.normalisation, truth, truth * mask, mask)
 
@@ -55,19 +65,21 @@ def relative(ours, theirs):
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
+@pytest.mark.usefixtures("entrywise")
 @pytest.mark.parametrize("normalisation", ["half_sum", "mean"])
 @pytest.mark.parametrize("widths", [(40, 3, 40), (40, 5, 3, 40), (40, 3, 5, 4, 40), (40, 6, 6, 6, 6, 40)])
 def test_loss_and_gradient_are_those_of_the_dense_problem(widths, normalisation):
     problem = SparseCompletionTask(d=40, rank=2, n_observed=300, normalisation=normalisation).problem()
     dense, start = in_full(problem), random_factors(widths, 3)
     sparse, reference = evaluator_for(problem, widths, 3), Evaluator(dense, widths, 3)
+    assert isinstance(sparse, EntrywiseEvaluator)
     ours, theirs = torch.empty_like(start.state), torch.empty_like(start.state)
     squares = sparse.squares_and_gradient(start.state, ours)
     assert relative(squares, reference.squares_and_gradient(start.state, theirs)) < 1e-12
     assert relative(ours, theirs) < 1e-12
     assert relative(sparse.squares(start.state), squares) < 1e-14
     assert relative(problem.gradient(start.end_to_end()), dense.gradient(start.end_to_end())) < 1e-12
-    assert relative(snapshot_of(problem, start).mean_square, dense.loss(start.end_to_end(), "mean")) < 1e-12
+    assert relative(Snapshot(problem, start).mean_square, dense.loss(start.end_to_end(), "mean")) < 1e-12
 
 
 @pytest.mark.parametrize("kind", [HostProducts, DeviceProducts])
@@ -75,7 +87,7 @@ def test_loss_and_gradient_are_those_of_the_dense_problem(widths, normalisation)
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 7), (20, 3), (2, 20)])
 def test_sampled_products_are_those_of_dense_matrices(kind, dtype, height, width):
     problem = TASK.problem().to("cpu", dtype)
-    products = kind(problem.rows, problem.columns, problem.values, problem.size)
+    products = kind(problem.observed.rows, problem.observed.columns, problem.observed.values, problem.shape)
     dense, accuracy = in_full(problem), 1e-12 if dtype == torch.float64 else 1e-4
     for seed in (0, 1):  # what the second gives must replace what the first gave
         first, middle, last = (
@@ -91,7 +103,7 @@ def test_sampled_products_are_those_of_dense_matrices(kind, dtype, height, width
         assert relative(to_left, 3.0 * residual @ first.mT @ middle.mT) < accuracy
         assert relative(to_core, 3.0 * last.mT @ residual @ first.mT) < accuracy
         assert relative(to_right, 3.0 * residual.mT @ last @ middle) < accuracy
-        found = entries(last @ middle, first.mT, problem.rows, problem.columns)
+        found = entries(last @ middle, first.mT, problem.observed.rows, problem.observed.columns)
         assert relative(found, (last @ middle @ first)[dense.mask.bool()]) < accuracy
 
 
@@ -120,7 +132,7 @@ def test_the_problem_is_that_of_the_dense_task():
     truth = dense.ground_truth
     assert torch.equal(in_full(problem).mask, dense.mask)
     assert relative(problem.truth.left[0] @ problem.truth.right[0].mT, truth) < 1e-14
-    for part, count in ((problem, 300), (problem.held_out, 50)):
+    for part, count in ((problem.observed, 300), (problem.held_out, 50)):
         assert len(part.values) == count
         assert relative(part.values, truth[part.rows.long(), part.columns.long()]) < 1e-13
     assert problem.n_observations == 300
@@ -128,7 +140,7 @@ def test_the_problem_is_that_of_the_dense_task():
 
 @pytest.mark.parametrize("largest_ordering", [0, 10**6])
 def test_entries_are_distinct_uniform_and_nested(largest_ordering, monkeypatch):
-    monkeypatch.setattr(sparse_completion, "LARGEST_ORDERING", largest_ordering)
+    monkeypatch.setattr(completion, "LARGEST_ORDERING", largest_ordering)
     observed, held_out = distinct((30, 50), (400, 300), seed=3)
     assert len(set(observed) | set(held_out)) == 700
     assert set(observed) <= set(range(1500)) >= set(held_out)
@@ -149,15 +161,16 @@ def test_entries_are_distinct_uniform_and_nested(largest_ordering, monkeypatch):
 
 def test_held_out_entries_are_never_observed():
     problem = TASK.problem()
-    observed = set(zip(problem.rows.tolist(), problem.columns.tolist(), strict=True))
+    observed = set(zip(problem.observed.rows.tolist(), problem.observed.columns.tolist(), strict=True))
     held_out = set(zip(problem.held_out.rows.tolist(), problem.held_out.columns.tolist(), strict=True))
     assert len(held_out) == 50
     assert not observed & held_out
 
 
+@pytest.mark.usefixtures("entrywise")
 def test_what_is_recorded_is_that_of_the_dense_matrices():
     problem, start = TASK.problem(), random_factors((40, 4, 3, 40), 2)
-    dense, snapshot = in_full(problem), snapshot_of(problem, start)
+    dense, snapshot = in_full(problem), Snapshot(problem, start)
     matrix = start.end_to_end()
     assert relative(snapshot.singular_values, spectra.singular_values(matrix)[:, :3]) < 1e-12
     assert relative(snapshot.norm, torch.linalg.matrix_norm(matrix)) < 1e-13
@@ -177,12 +190,13 @@ def test_a_relative_error_far_below_the_rounding_of_norms_keeps_its_digits():
     assert float(found / exact) == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.usefixtures("entrywise")
 def test_leading_vectors_agree_among_dense_sparse_and_factored_targets():
     problem = TASK.problem()
     dense = in_full(problem)
+    assert isinstance(problem.observed_matrix(), csr_array)
     for target, matrix in ((frames_target(problem), dense.values), (problem.truth, dense.ground_truth)):
-        vectors = target.singular_vectors if isinstance(target, LowRank) else None
-        found = vectors(2) if vectors else spectra.leading_singular_vectors(target, 2)
+        found = spectra.leading_singular_vectors(target, 2)
         left, values, right = torch.linalg.svd(matrix)
         assert relative(found[1], values[:2]) < 1e-12
         assert relative(found[0] @ found[2].mT, left[:, :2] @ right[:2]) < 1e-8
@@ -225,6 +239,7 @@ def test_nothing_of_full_size_is_formed_from_the_task_to_the_dataset(method, mon
     assert max(array.size for array in made) < 0.02 * task.d**2
 
 
+@pytest.mark.usefixtures("entrywise")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_descent_follows_the_dense_run_step_by_step(dtype):
     problem, start = TASK.problem(), OrthogonalStart(3, 0.7, hidden_width=4)
@@ -238,6 +253,7 @@ def test_descent_follows_the_dense_run_step_by_step(dtype):
         assert float(ours["final_mean_square"][run]) == pytest.approx(float(theirs.mean_square[0]), rel=accuracy)
 
 
+@pytest.mark.usefixtures("entrywise")
 def test_held_out_entries_are_recovered():
     task = SparseCompletionTask(d=300, rank=3, n_observed=9000, n_held_out=2000, target_norm=60.0)
     start = CompressedStart(3, 1e-2, rank_bound=4, discrepant_rate=0.1, orthogonal="cosine")
@@ -251,6 +267,7 @@ def test_held_out_entries_are_recovered():
     assert dataset["final_singular_value"].shape == (8,)
 
 
+@pytest.mark.usefixtures("entrywise")
 def test_fixed_frames_of_the_truth_recover_it_and_a_stored_sweep_can_be_made_again(tmp_path):
     start = CompressedStart(3, 1e-2, rank_bound=2, frames_from="truth", orthogonal="cosine")
     options = {"record": (HeldOutError(), Loss()), "record_at": (0.0, 5.0), "store": Store(tmp_path), "name": "small"}
@@ -263,14 +280,29 @@ def test_fixed_frames_of_the_truth_recover_it_and_a_stored_sweep_can_be_made_aga
 
 def test_what_cannot_be_is_said_in_one_sentence():
     problem = TASK.problem()
-    parts = {"normalisation": "half_sum", "ground_truth": None, "values": problem.values, "size": problem.size}
-    swapped = {"rows": problem.rows.flip(0), "columns": problem.columns}
+    parts = {
+        "normalisation": "half_sum",
+        "ground_truth": None,
+        "values": problem.observed.values,
+        "size": problem.shape,
+    }
+    places = {"rows": problem.observed.rows, "columns": problem.observed.columns}
+    swapped = {"rows": problem.observed.rows.flip(0), "columns": problem.observed.columns}
     for wrong, words in (
         (swapped, "row by row"),
-        ({"rows": problem.rows.long(), "columns": problem.columns}, "int32"),
-        ({"rows": problem.rows[1:], "columns": problem.columns[1:]}, "one of each"),
-        ({"rows": problem.rows + 30, "columns": problem.columns}, "inside the 40 x 40 matrix"),
-        ({"rows": problem.rows, "columns": problem.columns, "size": (40, 2**31)}, "at most"),
+        ({"rows": problem.observed.rows.long(), "columns": problem.observed.columns}, "int32"),
+        ({"rows": problem.observed.rows[1:], "columns": problem.observed.columns[1:]}, "one of each"),
+        ({"rows": problem.observed.rows + 30, "columns": problem.observed.columns}, "inside the 40 x 40 matrix"),
+        ({"rows": problem.observed.rows, "columns": problem.observed.columns, "size": (40, 2**31)}, "at most"),
+        (
+            {"values": parts["values"][:0], "rows": problem.observed.rows[:0], "columns": problem.observed.columns[:0]},
+            "0 entries",
+        ),
+        ({**places, "values": parts["values"] * torch.nan}, "is NaN"),
+        (
+            {**places, "held_out": SparseEntries(*places.values(), problem.observed.values, (40, 39))},
+            "those of one matrix",
+        ),
     ):
         with pytest.raises(InputError, match=words):
             SparseCompletion(**{**parts, **wrong})
@@ -278,15 +310,59 @@ def test_what_cannot_be_is_said_in_one_sentence():
         SparseCompletionTask(d=10, rank=1, n_observed=90, n_held_out=11).check()
     with pytest.raises(InputError, match="too many to be kept one by one"):
         SparseCompletionTask(d=3000, n_observed=4_500_001).check()
-    with pytest.raises(InputError, match="depth = 1"):
-        sweep(TASK, Start(depth=1), Flow())
     with pytest.raises(InputError, match="full width is not allowed for a 50000"):
         sweep(SparseCompletionTask(d=50_000), CompressedStart(rank_bound=2), Flow())
-    with pytest.raises(InputError, match="which a SparseCompletion never forms"):
-        sweep(TASK, Start(depth=2, hidden_width=2), Flow(horizon=1.0), record=(Alignment(),), record_at=(0.0,))
     dense = CompletionTask(d=10, rank=1, n_observed=50)
     with pytest.raises(ValueError, match="held-out"):
         sweep(dense, Start(depth=2), Flow(horizon=1.0), record=(HeldOutError(),), record_at=(0.0,))
+
+
+def test_what_is_too_large_to_be_formed_is_refused_in_one_sentence():
+    task = SparseCompletionTask(d=9000, rank=2, n_observed=1000)
+    problem = task.problem()
+    for asked in (lambda: problem.mask, lambda: problem.values, lambda: problem.ground_truth):
+        with pytest.raises(InputError, match="a 9000 x 9000 matrix with so few observed entries is never formed"):
+            asked()
+    with pytest.raises(InputError, match="depth = 1 is not allowed for a 9000 x 9000 matrix"):
+        evaluator_for(problem, (9000, 9000), 1)
+    start = Start(depth=2, hidden_width=2)
+    with pytest.raises(InputError, match="only Loss, RelativeError"):
+        sweep(task, start, Flow(horizon=1.0), record=(Alignment(),), record_at=(0.0,))
+    # Many entries are no smaller than the matrix, and a truth in full shows that there is room for one.
+    generous = replace(problem, truth=torch.empty(1).expand(9000, 9000))
+    assert not generous.by_entries((9000, 200, 9000))
+    assert problem.by_entries((9000, 200, 9000))
+
+
+def test_size_and_share_decide_what_is_computed_not_how_the_problem_was_given():
+    sparse, plain = TASK.problem(), CompletionTask(d=40, rank=2, n_observed=300, data_seed=1).problem()
+    entries_ = plain.observed
+    given = SparseCompletion("half_sum", None, entries_.values, entries_.rows, entries_.columns, (40, 40))
+    start = random_factors((40, 4, 40), 2)
+    for problem in (sparse, plain, given):
+        assert kernel_for(problem, start.widths) is Kernel.LOOPS
+        assert Snapshot(problem, start).singular_values.shape == (2, 40)
+    ours, theirs = torch.empty_like(start.state), torch.empty_like(start.state)
+    for problem, out in ((plain, theirs), (given, ours)):
+        evaluator_for(problem, start.widths, 2).squares_and_gradient(start.state, out)
+    assert torch.equal(ours, theirs)
+    # What only small matrices have can be had of either.
+    for recorder in (Alignment(), UnobservedError(), TargetCoordinates(2)):
+        for name, value in recorder(Snapshot(sparse, start)).items():
+            assert relative(value, recorder(Snapshot(plain, start))[name]) < 1e-9
+
+
+@pytest.mark.usefixtures("entrywise")
+def test_units_are_those_of_the_matrix_by_entries_too():
+    plain, start = replace(TASK.problem(), truth=None, unit=3.0), random_factors((40, 4, 40), 2)
+    by_entries, matrix = Snapshot(plain, start), 3.0 * start.end_to_end()
+    assert plain.by_entries(start.widths)
+    assert relative(by_entries.norm, torch.linalg.matrix_norm(matrix)) < 1e-13
+    assert relative(by_entries.singular_values, spectra.singular_values(matrix)[:, :4]) < 1e-12
+    rows, columns = plain.held_out.index
+    expected = (matrix[:, rows, columns] - 3.0 * plain.held_out.values).square().mean(-1).sqrt()
+    assert relative(by_entries.held_out_rmse, expected) < 1e-12
+    assert relative(by_entries.mean_square, in_full(TASK.problem()).loss(start.end_to_end(), "mean")) < 1e-12
 
 
 def test_entries_of_a_product_are_looked_up():

@@ -9,8 +9,9 @@ import torch
 
 from dmfkit.factorizations.factorization import Factorization
 from dmfkit.factorizations.initialisation import initialise
-from dmfkit.problems.held_out import HeldOutCompletion
-from dmfkit.problems.losses import matrix_completion, matrix_sensing, random_low_rank
+from dmfkit.problems.completion import Completion, SparseEntries, matrix_completion
+from dmfkit.problems.ground_truths import random_low_rank
+from dmfkit.problems.losses import matrix_sensing
 from dmfkit.problems.tasks import CompletionTask, SparseCompletionTask
 from dmfkit.theory.singular_values import SingularValueSpeeds
 from dmfkit.training import recorders as record
@@ -40,7 +41,8 @@ def held_out(scale):
     whole = scale * random_low_rank((8, 8), 2, seed=3)
     mask = (torch.arange(64).view(8, 8) % 3 != 0).to(torch.float64)
     rest = 1.0 - mask
-    return HeldOutCompletion("half_sum", None, whole * mask / 4, mask, whole * rest / 4, rest, 4.0)
+    observed, held_out = (SparseEntries.of(whole / 4, where) for where in (mask, rest))
+    return Completion("half_sum", None, observed, held_out, 4.0)
 
 
 def problem_for(recorder, scale):
@@ -80,7 +82,7 @@ def test_the_norm_of_the_matrix_is_that_of_the_truth_whatever_is_observed_of_it(
     norm = float(torch.linalg.matrix_norm(truth))
     assert matrix_completion(truth, 45, seed=3).magnitude == pytest.approx(norm, rel=1e-14)
     assert matrix_sensing(truth, 20, seed=3).magnitude == pytest.approx(norm, rel=1e-14)
-    unknown = replace(matrix_completion(truth, 45, seed=3), ground_truth=None)
+    unknown = replace(matrix_completion(truth, 45, seed=3), truth=None)
     assert unknown.magnitude == pytest.approx(float(torch.linalg.matrix_norm(unknown.values)), rel=1e-14)
     observed = held_out(1.0)
     assert observed.magnitude == pytest.approx(4.0 * float(torch.linalg.matrix_norm(observed.values)), rel=1e-14)

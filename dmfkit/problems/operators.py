@@ -1,4 +1,7 @@
-"""What is observed of a matrix, as a linear operator with an adjoint: the constraints of convex recovery."""
+"""What is observed of a matrix, as a linear operator with an adjoint: the constraints of convex recovery.
+
+Entries are such an operator themselves, see `dmfkit.problems.completion.SparseEntries`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ import torch
 from torch import Tensor
 
 from dmfkit.errors import InputError
-from dmfkit.problems.losses import MatrixCompletion, MatrixSensing, Problem
 
 
 class Observations(Protocol):
@@ -28,53 +30,6 @@ class Observations(Protocol):
 
     def solve(self, weights: Tensor) -> Tensor:
         """``(A A^dagger)^{-1} w``, of shape ``(m,)``."""
-
-
-def observations(problem: Problem) -> Observations:
-    """Return the operator of a problem.
-
-    Raises
-    ------
-    InputError
-        If the observations are neither entries nor measurements, or depend linearly on each other.
-    """
-    if isinstance(problem, MatrixCompletion):
-        return Entries(problem.values[problem.mask.bool()], problem.mask.bool())
-    if isinstance(problem, MatrixSensing):
-        if problem.n_observations > problem.shape[0] * problem.shape[1]:
-            raise InputError(
-                f"n_observed = {problem.n_observations} is not allowed here: more measurements than the "
-                f"{problem.shape[0] * problem.shape[1]} entries of the matrix depend on each other."
-            )
-        return Measurements(problem.values, problem.measurements)
-    raise InputError(
-        f"observations of kind {type(problem).__name__} are not supported here: use entries or measurements."
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Entries:
-    """Some entries of the matrix, in the order of the mask's true entries; their operator has ``A A^dagger = I``.
-
-    Attributes
-    ----------
-    values : Tensor of shape (m,)
-    mask : boolean Tensor of shape (d, d_in)
-    """
-
-    values: Tensor
-    mask: Tensor
-
-    def forward(self, matrix: Tensor) -> Tensor:
-        return matrix[self.mask]
-
-    def adjoint(self, weights: Tensor) -> Tensor:
-        matrix = torch.zeros(self.mask.shape, dtype=weights.dtype, device=weights.device)
-        matrix[self.mask] = weights
-        return matrix
-
-    def solve(self, weights: Tensor) -> Tensor:
-        return weights
 
 
 @dataclass(frozen=True, eq=False)
