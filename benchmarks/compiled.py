@@ -108,4 +108,5 @@ def _run(
         moved = [weight - (rate * size) * slope for weight, slope, rate in zip(weights, slopes, rates, strict=True)]
         return moved, average
 
-    return jax.lax.fori_loop(0, steps, step, (factors, jnp.zeros((), values.dtype)))[0]
+    result: list[Any] = jax.lax.fori_loop(0, steps, step, (factors, jnp.zeros((), values.dtype)))[0]
+    return result

@@ -31,7 +31,7 @@ from dmfkit.gradients.compiled import CompiledEvaluator
 from dmfkit.gradients.entries import EntrywiseEvaluator
 from dmfkit.gradients.evaluator import BaseEvaluator
 from dmfkit.linalg import spectra
-from dmfkit.training.recorders import Snapshot
+from dmfkit.training.snapshot import Snapshot
 
 DEPTH, LAYER_SCALE, DISCREPANT_RATE = 3, 1e-3, 0.01
 TARGET_ERROR = 1e-9

@@ -74,7 +74,8 @@ def _by_numpy(left: Tensor, right: Tensor, problem: Completion) -> np.ndarray:
             right.numpy()[observed.columns[here].numpy()],
         )
         np.einsum("ij,ij->i", mine, other, out=out[here])
-    return np.subtract(out, observed.values.numpy(), out=out)
+    result: np.ndarray = np.subtract(out, observed.values.numpy(), out=out)
+    return result
 
 
 def _gathered(left: Tensor, right: Tensor, rows_: Tensor, columns: Tensor, values: Tensor, size: int) -> Tensor:

@@ -8,6 +8,7 @@ as many steps. The stop is the same for all: a mean squared residual below 1e-6.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -17,7 +18,7 @@ from benchmarks.rows import Row, compared
 from benchmarks.steps import REFERENCE
 from dmfkit import CompletionTask, Descent, Flow, Start, gradient_descent, gradient_flow
 from dmfkit.experiments.progress import Progress
-from dmfkit.training.result import Status
+from dmfkit.training.result import Result, Status
 
 STOP, RATE = 1e-6, 1e-3
 
@@ -40,7 +41,7 @@ def rows(task: CompletionTask, start: Start, device: torch.device, limit_seconds
     # The first call of all compiles, which can take longer than a run.
     gradient_flow(problem, first, Flow(max_evaluations=20))
     gradient_descent(problem, first, replace(descent, max_steps=20))
-    ways = {
+    ways: dict[str, Callable[[], Result]] = {
         "dmfkit flow": lambda: gradient_flow(problem, first, Flow(stop=STOP)),
         "dmfkit GroupRMSprop": lambda: gradient_descent(problem, first, replace(descent, rule="group_rmsprop")),
         "dmfkit fixed-step descent, half-sum": lambda: gradient_descent(half_sum, first, descent),

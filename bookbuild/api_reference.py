@@ -49,7 +49,8 @@ class ApiEntries(SphinxDirective):
         text = ["```{eval-rst}", f".. currentmodule:: {module}", "", *table, *entries, "```"]
         parent = nodes.Element()
         self.state.nested_parse(StringList(text, self.get_source_info()[0]), self.content_offset, parent)
-        return parent.children
+        result: list[nodes.Node] = parent.children
+        return result
 
 
 def _directive(documented: object) -> str:

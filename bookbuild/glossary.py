@@ -76,7 +76,8 @@ def add_definitions(
 
 def _anchor(link: nodes.reference) -> str:
     """Return the anchor of the glossary's term to which a link leads; empty for other links."""
-    return link.get("refuri", "").partition("glossary.html#")[2]
+    result: str = link.get("refuri", "").partition("glossary.html#")[2]
+    return result
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

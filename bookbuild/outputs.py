@@ -90,7 +90,7 @@ _LEFT_BY_RUNNING = (
 
 def strip(notebook: NotebookNode) -> NotebookNode:
     """Return the notebook without outputs, counts, injected parameters and widget state; ids stay."""
-    return strip_output(
+    result: NotebookNode = strip_output(
         copy.deepcopy(notebook),
         keep_output=False,
         keep_count=False,
@@ -98,6 +98,7 @@ def strip(notebook: NotebookNode) -> NotebookNode:
         extra_keys=list(_LEFT_BY_RUNNING),
         drop_tagged_cells=["injected-parameters"],
     )
+    return result
 
 
 def strip_file(path: Path) -> bool:

@@ -78,7 +78,8 @@ def with_steady_models(notebook: NotebookNode) -> NotebookNode:
     text = json.dumps(steady)
     for number, name in enumerate(kept):
         text = text.replace(name, f"{number:032x}")
-    return nbformat.from_dict(json.loads(text))
+    result: NotebookNode = nbformat.from_dict(json.loads(text))
+    return result
 
 
 _LABEL = re.compile(r"^:label: *(\S+)|^\((\S+)\)=|\$\$ \((\S+)\)$", re.MULTILINE)
@@ -241,7 +242,8 @@ def as_page(notebook: NotebookNode, preset: str) -> NotebookNode:
 
 
 def _contents(layout: Layout) -> dict[str, Any]:
-    return yaml.safe_load((layout.root / "_toc.yml").read_text(encoding="utf-8"))
+    result: dict[str, Any] = yaml.safe_load((layout.root / "_toc.yml").read_text(encoding="utf-8"))
+    return result
 
 
 def _write_yaml(file: Path, content: Mapping[str, Any]) -> None:

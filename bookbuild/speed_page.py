@@ -67,7 +67,8 @@ def reached(target: Target, groups: Mapping[str, Mapping[str, Any]]) -> float | 
     value, over = values.get(target.row), values.get(target.over) if target.over else 1.0
     if value is None or over is None:
         return None
-    return over / value if target.over else value
+    result: float | None = over / value if target.over else value
+    return result
 
 
 # The reference, whose time a run and step takes.

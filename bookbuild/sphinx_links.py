@@ -102,7 +102,8 @@ def find(app: Sphinx, label: str) -> tuple[str, str] | None:
         return statement["docname"], label
     if label in (equations := app.env.get_domain("math").equations):  # type: ignore[attr-defined]
         return equations[label][0], f"equation-{label}"
-    return app.env.get_domain("std").anonlabels.get(label)  # type: ignore[attr-defined]
+    result: tuple[str, str] | None = app.env.get_domain("std").anonlabels.get(label)  # type: ignore[attr-defined]
+    return result
 
 
 def _link(app: Sphinx, page: str, target: str, identifier: str, words: str) -> nodes.reference:

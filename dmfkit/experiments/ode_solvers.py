@@ -50,7 +50,8 @@ class CountedField:
 
 def root_mean_square(state: Tensor) -> float:
     """Root of the mean square of all entries."""
-    return float(torch.linalg.vector_norm(state)) / state.numel() ** 0.5
+    result: float = float(torch.linalg.vector_norm(state)) / state.numel() ** 0.5
+    return result
 
 
 def heun(field: CountedField, start: Tensor, horizon: float, rtol: float) -> Tensor:

@@ -46,7 +46,8 @@ class PrincipalComponents:
 
     def coordinates(self, matrices: np.ndarray) -> np.ndarray:
         """Coordinates ``(moments, k)`` of matrices ``(moments, rows, columns)``."""
-        return (matrices.reshape(len(matrices), -1) - self.mean) @ self.axes.T
+        result: np.ndarray = (matrices.reshape(len(matrices), -1) - self.mean) @ self.axes.T
+        return result
 
 
 def hold_last(values: np.ndarray) -> np.ndarray:
@@ -76,7 +77,8 @@ def distance_to_path(points: np.ndarray, path: np.ndarray) -> np.ndarray:
     start, step = path[:-1], np.diff(path, axis=0)
     length = np.maximum((step**2).sum(axis=1), np.finfo(float).tiny)
     along = np.clip(((points[:, None] - start) * step).sum(axis=-1) / length, 0.0, 1.0)
-    return np.linalg.norm(points[:, None] - start - along[..., None] * step, axis=-1).min(axis=1)
+    result: np.ndarray = np.linalg.norm(points[:, None] - start - along[..., None] * step, axis=-1).min(axis=1)
+    return result
 
 
 @dataclass(frozen=True)

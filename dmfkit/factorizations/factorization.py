@@ -174,4 +174,5 @@ def gaussian_std(widths: tuple[int, ...], init_scale: float) -> float:
     For independent centred factors the expectation is ``std^(2N) d_0 d_1 .. d_N``; with all widths ``d`` this is the
     ``(init_scale / d^((N+1)/2))^(1/N)`` of Arora et al. (2019), Appendix D.2.
     """
-    return (init_scale / math.sqrt(math.prod(widths))) ** (1.0 / (len(widths) - 1))
+    result: float = (init_scale / math.sqrt(math.prod(widths))) ** (1.0 / (len(widths) - 1))
+    return result

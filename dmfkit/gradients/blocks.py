@@ -95,7 +95,8 @@ class BlockwiseEvaluator(BaseEvaluator):
             workspace = self._workspace()
             square = loops.square_in_blocks(left, right, self._observed, self._groups[number], workspace)
             self._spare.append(workspace)
-            return square
+            result: float = square
+            return result
 
         return torch.as_tensor(sum(self._map(of_group, len(self._groups))), dtype=last.dtype)
 
@@ -110,7 +111,8 @@ class BlockwiseEvaluator(BaseEvaluator):
                 left, right, transposed, self._observed, groups[group], workspace, *sums
             )
             self._spare.append(workspace)
-            return square
+            result: float = square
+            return result
 
         square = sum(self._map(of_group, len(groups)))
         entries.add_up(totals)

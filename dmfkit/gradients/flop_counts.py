@@ -44,7 +44,8 @@ def counted(problem: Problem, widths: tuple[int, ...]) -> int:
     evaluator = Evaluator(problem, widths, 1, products=BY_TORCH)  # whose products the counter sees
     with FlopCounterMode(display=False) as counter:
         evaluator.squares_and_gradient(state, torch.empty_like(state))
-    return counter.get_total_flops() // 2
+    result: int = counter.get_total_flops() // 2
+    return result
 
 
 def counted_entrywise(problem: Completion, widths: tuple[int, ...]) -> int:
@@ -59,4 +60,5 @@ def counted_entrywise(problem: Completion, widths: tuple[int, ...]) -> int:
         evaluator.squares_and_gradient(state, torch.empty_like(state))
     # The counter does not see into the pass over the entries.
     uncounted = problem.n_observations * widths[1] + widths[-1] * widths[-2] * widths[1]
-    return counter.get_total_flops() // 2 + 3 * uncounted
+    result: int = counter.get_total_flops() // 2 + 3 * uncounted
+    return result

@@ -60,7 +60,8 @@ def quiet_overflow() -> np.errstate:
 def sum_of_squares(values: Tensor) -> Tensor:
     """Sum of squares of everything but the first dimension, ``(runs,)``."""
     if products_for(values.device) is BY_TORCH:
-        return torch.linalg.vector_norm(values.flatten(start_dim=1), dim=1).square()
+        result: Tensor = torch.linalg.vector_norm(values.flatten(start_dim=1), dim=1).square()
+        return result
     runs = values.shape[0]
     pieces = values.numpy().reshape(runs, _pieces(values.numel() // max(runs, 1)), -1)
     sums = np.vecdot(pieces, pieces)

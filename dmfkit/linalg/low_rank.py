@@ -39,11 +39,13 @@ class LowRank:
         Not from Gram matrices: those would lose half of the digits of what is small.
         """
         left, right = (torch.linalg.qr(side, mode="r")[1] for side in (self.left, self.right))
-        return left @ right.mT
+        result: Tensor = left @ right.mT
+        return result
 
     def norm(self) -> Tensor:
         """Frobenius norms, ``(runs,)``."""
-        return torch.linalg.matrix_norm(self.core())
+        result: Tensor = torch.linalg.matrix_norm(self.core())
+        return result
 
     def minus(self, other: LowRank) -> LowRank:
         """The differences, of inner width ``k + k'``; the other's batch may be one matrix for all runs."""

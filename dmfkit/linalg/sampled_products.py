@@ -107,7 +107,10 @@ class HostProducts:
 
         def of_group(group: int) -> float:
             sums = out, cores[group], self._sums[group]
-            return loops.square_and_gradients(*matrices, *self._entries, edges[group], edges[group + 1], scale, *sums)
+            result: float = loops.square_and_gradients(
+                *matrices, *self._entries, edges[group], edges[group + 1], scale, *sums
+            )
+            return result
 
         square = sum(self._parallel_map(of_group, n_groups))
         loops.add_up(self._sums)
@@ -151,4 +154,5 @@ class DeviceProducts:
     def residual(self, left: Tensor, right: Tensor) -> Tensor:
         """``left right^T`` less the values at the observed entries, ``(m,)``."""
         observed = csr_tensor(*self._index, self._values, self._shape)
-        return torch.sparse.sampled_addmm(observed, left, right.mT, beta=-1.0).values()
+        result: Tensor = torch.sparse.sampled_addmm(observed, left, right.mT, beta=-1.0).values()
+        return result

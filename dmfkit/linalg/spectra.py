@@ -13,7 +13,8 @@ from dmfkit.linalg.low_rank import LowRank
 
 def singular_values(matrix: Tensor) -> Tensor:
     """Singular values in descending order, ``(runs, min(d, d_in))``, of matrices ``(runs, d, d_in)``."""
-    return torch.linalg.svdvals(matrix)
+    result: Tensor = torch.linalg.svdvals(matrix)
+    return result
 
 
 def finite_singular_values(matrix: Tensor) -> Tensor:
@@ -72,7 +73,8 @@ def effective_rank(values: Tensor) -> Tensor:
         Between 1 and k; equal to k when all k values agree. Exact zeros add nothing to the entropy.
     """
     weights = values / values.sum(dim=-1, keepdim=True)
-    return torch.special.entr(weights).sum(dim=-1).exp()
+    result: Tensor = torch.special.entr(weights).sum(dim=-1).exp()
+    return result
 
 
 def nuclear_norm(values: Tensor) -> Tensor:

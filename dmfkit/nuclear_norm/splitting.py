@@ -139,4 +139,5 @@ def _project(operator: Observations, matrix: Tensor) -> Tensor:
 def _shrink(matrix: Tensor, threshold: Tensor) -> Tensor:
     """Lower all singular values by `threshold`, at most to zero: the proximal map of the nuclear norm."""
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-    return (left * (values - threshold).clamp(min=0)) @ right
+    result: Tensor = (left * (values - threshold).clamp(min=0)) @ right
+    return result

@@ -391,14 +391,16 @@ def _union(numbers: NDArray[np.int64], more: NDArray[np.int64]) -> NDArray[np.in
     """Sorted numbers that are in either, each once; sorts in place, so as to hold few copies at a time."""
     both = np.concatenate([numbers, more])
     both.sort()
-    return both[np.append(True, both[1:] != both[:-1])]
+    result: NDArray[np.int64] = both[np.append(True, both[1:] != both[:-1])]
+    return result
 
 
 def _among(numbers: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether each of the `numbers` is one of the sorted `others`."""
     if not len(others):
         return np.zeros(len(numbers), dtype=bool)
-    return others[np.searchsorted(others, numbers).clip(max=len(others) - 1)] == numbers
+    result: NDArray[np.bool_] = others[np.searchsorted(others, numbers).clip(max=len(others) - 1)] == numbers
+    return result
 
 
 def _entries_of(matrix: Tensor | LowRank, places: NDArray[np.int64]) -> SparseEntries:

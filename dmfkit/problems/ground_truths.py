@@ -93,11 +93,13 @@ def truncated_gaussian(shape: tuple[int, int], rank: int, seed: int, target_norm
         torch.randn(*shape, generator=generator, dtype=torch.float64), full_matrices=False
     )
     matrix = (left[:, :rank] * values[:rank]) @ right[:rank]
-    return matrix if target_norm is None else matrix * (target_norm / torch.linalg.matrix_norm(matrix))
+    result: Tensor = matrix if target_norm is None else matrix * (target_norm / torch.linalg.matrix_norm(matrix))
+    return result
 
 
 def halving_spectrum(shape: tuple[int, int], rank: int, seed: int, target_norm: float | None = None) -> Tensor:
     """The singular vectors of `truncated_gaussian`, and its first singular value, halved from one to the next."""
     left, values, right = torch.linalg.svd(truncated_gaussian(shape, rank, seed, target_norm), full_matrices=False)
     halves = 0.5 ** torch.arange(rank, dtype=values.dtype)
-    return (left[:, :rank] * (values[0] * halves)) @ right[:rank]
+    result: Tensor = (left[:, :rank] * (values[0] * halves)) @ right[:rank]
+    return result

@@ -312,7 +312,8 @@ def unseen_directions(measurements: Array) -> Array:
     units += units.transpose(0, 2, 1)
     seen = np.einsum("mij,uij->mu", measurements, units)
     free = np.linalg.svd(seen)[2][len(measurements) :]
-    return np.einsum("fu,uij->fij", free, units)
+    result: Array = np.einsum("fu,uij->fij", free, units)
+    return result
 
 
 def minimise_barrier(measurements: Array, depth: int, alpha: float, start: Array) -> Array:

@@ -136,7 +136,8 @@ def spread_matrix(shape: tuple[int, int], norm: float, seed: int) -> Tensor:
         torch.randn(*shape, generator=generator, dtype=torch.float64), full_matrices=False
     )
     values = torch.arange(len(values), 0, -1, dtype=torch.float64)
-    return (left * (norm * values / values.norm())) @ right
+    result: Tensor = (left * (norm * values / values.norm())) @ right
+    return result
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,8 @@ def crossing_pair(seed: int) -> tuple[Tensor, Tensor]:
         tilt = torch.eye(3, dtype=torch.float64)
         tilt[1:, 1:] = turn  # turns the block out of its first two rows
         matrix[2:, 2:] = tilt @ tall @ turn.mT
-        return rows @ matrix @ columns.mT
+        result: Tensor = rows @ matrix @ columns.mT
+        return result
 
     return blocks((2.0, 1.3), (0.7, 0.4), 0.0), blocks((0.5, 0.3), (2.2, 1.6), 0.4)
 

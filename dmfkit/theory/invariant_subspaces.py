@@ -60,7 +60,8 @@ def inert_space(factors: Sequence[Tensor], target: Tensor, rtol: float = 1e-10) 
         return torch.eye(target.shape[0], dtype=target.dtype)
     stacked = torch.cat([one / norm for one, norm in zip(conditions, norms, strict=True)])
     _, values, right = torch.linalg.svd(stacked)
-    return right[int((values > rtol * values[0]).sum()) :].mT
+    result: Tensor = right[int((values > rtol * values[0]).sum()) :].mT
+    return result
 
 
 def carried_frames(factors: Sequence[Tensor], inert: Tensor) -> tuple[Tensor, ...]:

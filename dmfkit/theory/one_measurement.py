@@ -53,7 +53,8 @@ def singular_value_speed(values: ArrayLike, *, depth: int, residual: float, stre
     """
     _check(depth)
     sigma = np.asarray(values, dtype=float)
-    return -depth * np.square(sigma) ** (1 - 1 / depth) * residual * np.asarray(strengths, dtype=float)
+    result: Array = -depth * np.square(sigma) ** (1 - 1 / depth) * residual * np.asarray(strengths, dtype=float)
+    return result
 
 
 def first_singular_value(

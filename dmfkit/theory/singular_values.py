@@ -18,7 +18,8 @@ from dmfkit.errors import InputError
 from dmfkit.linalg.svd_paths import SignedSVD
 from dmfkit.problems.losses import Problem
 from dmfkit.theory.end_to_end import product_velocity
-from dmfkit.training.recorders import Snapshot, gradient_magnitude
+from dmfkit.training.recorders import gradient_magnitude
+from dmfkit.training.snapshot import Snapshot
 from dmfkit.values import plain_value
 
 

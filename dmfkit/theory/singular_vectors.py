@@ -252,7 +252,8 @@ def _signed_power(svd: SignedSVD, depth: int) -> Tensor:
 
 def misalignment(svd: SignedSVD, gradient: Tensor) -> Tensor:
     """Frobenius norm of the off-diagonal part of ``U^T gradient V``, ``(...)``."""
-    return torch.linalg.matrix_norm(svd.rotate(gradient) * off_diagonal(svd.values.shape[-1]))
+    result: Tensor = torch.linalg.matrix_norm(svd.rotate(gradient) * off_diagonal(svd.values.shape[-1]))
+    return result
 
 
 def unaligned_part(svd: SignedSVD, gradient: Tensor) -> Tensor:
@@ -267,7 +268,8 @@ def unaligned_part(svd: SignedSVD, gradient: Tensor) -> Tensor:
 def movement(svd: SignedSVD, gradient: Tensor, depth: int) -> Tensor:
     """``||dU/dt||_F + ||dV/dt||_F`` by Lemma 2, ``(...)``."""
     left, right = left_velocity(svd, gradient, depth), right_velocity(svd, gradient, depth)
-    return torch.linalg.matrix_norm(left) + torch.linalg.matrix_norm(right)
+    result: Tensor = torch.linalg.matrix_norm(left) + torch.linalg.matrix_norm(right)
+    return result
 
 
 def alignment_constant(values: Tensor, depth: int) -> Tensor:

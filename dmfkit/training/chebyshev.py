@@ -82,7 +82,10 @@ def coefficients(stages: int) -> Coefficients:
 
 def stages_for(step_times_radius: NDArray[np.float64]) -> NDArray[np.int64]:
     """Least number of stages for which a step of this size times the spectral radius is stable."""
-    return np.maximum(2, 1 + np.floor(np.sqrt(STAGE_FACTOR * step_times_radius + 1.0))).astype(np.int64)
+    result: NDArray[np.int64] = np.maximum(2, 1 + np.floor(np.sqrt(STAGE_FACTOR * step_times_radius + 1.0))).astype(
+        np.int64
+    )
+    return result
 
 
 def stage_weights(h: NDArray[np.float64], stages: NDArray[np.int64]) -> NDArray[np.float64]:

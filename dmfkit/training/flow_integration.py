@@ -225,7 +225,8 @@ class FlowTraining:
         """Norm of the factors that move fastest, ``(runs,)``."""
         if (rates := self.rates.by_parameter) is not None:
             y = y * (rates == rates.max())
-        return torch.linalg.vector_norm(y, dim=1)
+        result: Tensor = torch.linalg.vector_norm(y, dim=1)
+        return result
 
     def _interpolate(self, attempt: Attempt, rows: Places, share: Numbers) -> Tensor:
         """Cubic Hermite interpolation at `share` of the step, for the runs in `rows`, in memory that is used again."""

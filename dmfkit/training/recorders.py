@@ -332,7 +332,8 @@ def principal_sines(subspace: Tensor, within: Tensor) -> Tensor:
         Spans the other one, ``m >= k``.
     """
     basis, other = torch.linalg.qr(subspace)[0], torch.linalg.qr(within)[0]
-    return torch.linalg.svdvals(basis - other @ (other.mT @ basis)).clamp(max=1.0)
+    result: Tensor = torch.linalg.svdvals(basis - other @ (other.mT @ basis)).clamp(max=1.0)
+    return result
 
 
 @plain_value

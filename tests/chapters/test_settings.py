@@ -336,7 +336,8 @@ def test_a_name_means_the_same_in_every_chapter():
     said = {(name, field.description) for model in CHAPTERS.values() for name, field in model.model_fields.items()}
     assert all(description for _, description in said)
     several = {name for name, _ in said if len([one for one, _ in said if one == name]) > 1}
-    # Which small matrices are meant, each of two chapters says.
+    # Which small matrices are meant, each of two chapters says. On failure, give the parameter the type and the
+    # description that it has in the other chapter, or another name.
     assert several == {"small_d"}
 
 

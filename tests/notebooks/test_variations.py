@@ -12,15 +12,16 @@ from papermill.parameterize import parameterize_notebook
 
 from bookbuild.project import declared_parameters
 
-pytestmark = pytest.mark.kernel
-
 ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 VARIATIONS = yaml.safe_load((Path(__file__).parent / "variations.yml").read_text(encoding="utf-8"))
 QUICK = yaml.safe_load((ROOT / "notebooks" / "presets" / "quick.yml").read_text(encoding="utf-8"))
 
 
-def test_every_chapter_has_two_variations():
+def test_every_chapter_has_small_parameters_and_two_variations():
+    # On failure, give the chapter its small parameters in notebooks/presets/quick.yml, {} to run it as it is, or two
+    # further sets in tests/notebooks/variations.yml.
+    assert set(CHAPTERS) <= set(QUICK)
     assert {name: len(sets) for name, sets in VARIATIONS.items()} == dict.fromkeys(CHAPTERS, 2)
 
 
@@ -44,6 +45,7 @@ def execute(client, notebook):
     return [(cell.id, output) for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize(
     ("chapter", "which"), [(name, which) for name in sorted(VARIATIONS) for which in range(len(VARIATIONS[name]))]
 )

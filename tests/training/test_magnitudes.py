@@ -58,6 +58,7 @@ def snapshot_at(recorder, scale):
 
 def test_every_recorder_of_stored_results_says_how_large_its_quantities_are():
     kinds = {kind for kind in _KINDS.values() if hasattr(kind, "dims")}
+    # On failure, add the recorder to POWERS above, with the power of the matrix's scale by which each quantity grows.
     assert kinds == {type(recorder) for recorder in (*POWERS, *OTHERS)}
     for recorder in (*POWERS, *OTHERS):
         found = recorder.magnitudes(problem_for(recorder, 1.0))
