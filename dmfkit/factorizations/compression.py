@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from dmfkit.errors import InputError
@@ -25,6 +25,9 @@ from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.orthogonal import FastLayers, FastOrthogonal
 from dmfkit.linalg.spectra import leading_singular_vectors
 from dmfkit.problems.losses import Problem
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 # Departure of W^T W from a multiple of the identity, in rounding units, up to which a factor counts as orthogonal.
 ORTHOGONALITY = 1e4

@@ -16,15 +16,13 @@ from torch import Tensor
 
 from dmfkit.factorizations.factorization import split_factors
 from dmfkit.gradients import compiled_loops as loops
-from dmfkit.gradients.evaluator import BaseEvaluator
+from dmfkit.gradients.evaluator import BLOCK, BaseEvaluator
 from dmfkit.gradients.tensors import Chain
 from dmfkit.linalg import compiled_loops as entries
 from dmfkit.linalg.backend import ParallelMap, serial_map
 from dmfkit.problems.completion import Completion
 from dmfkit.problems.losses import FullObservation
 
-# Entries of a block: half a megabyte in double precision.
-BLOCK = 65_536
 # Blocks are summed in at most so many groups, whatever the number of threads, so that it changes no last digit.
 MOST_GROUPS = 8
 

@@ -9,10 +9,8 @@ from typing import Any, cast
 
 import torch
 
-from dmfkit.gradients.blocks import BLOCK, BlockwiseEvaluator
-from dmfkit.gradients.compiled import CompiledEvaluator
 from dmfkit.gradients.entries import EntrywiseEvaluator
-from dmfkit.gradients.evaluator import BaseEvaluator
+from dmfkit.gradients.evaluator import BLOCK, BaseEvaluator
 from dmfkit.gradients.tensors import Evaluator
 from dmfkit.linalg.backend import ParallelMap, serial_map
 from dmfkit.problems.completion import Completion
@@ -164,6 +162,10 @@ class Execution:
         InputError
             If a matrix that is too large to be formed meets a single factor, which is that matrix.
         """
+        # Compiled loops are loaded where something is to be trained: Numba takes a third of a second.
+        from dmfkit.gradients.blocks import BlockwiseEvaluator
+        from dmfkit.gradients.compiled import CompiledEvaluator
+
         problem, widths, n_runs = self.problem, self.widths, self.n_runs
         if self.kernel is Kernel.ENTRIES:
             return EntrywiseEvaluator(cast("Completion", problem), widths, n_runs, parallel_map)

@@ -20,6 +20,9 @@ from dmfkit.linalg.backend import Operand, products_for, quiet_overflow, sum_of_
 
 StepRule = Literal["fixed", "group_rmsprop"]
 
+# Entries of a block of rows, where the residual is formed in blocks: half a megabyte in double precision.
+BLOCK = 65_536
+
 # Running average and floor of the released code's GroupRMSprop.
 DECAY, LEAST_ROOT = 0.99, 1e-4
 

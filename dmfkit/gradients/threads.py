@@ -90,4 +90,7 @@ class Workers:
 @lru_cache(maxsize=1)
 def _libraries() -> ThreadpoolController:
     """The libraries with threads that are loaded; looking for them takes milliseconds."""
+    # Compiled loops multiply with SciPy's BLAS; what is not loaded yet has no threads that could be limited.
+    import scipy.linalg.cython_blas  # noqa: F401
+
     return ThreadpoolController()

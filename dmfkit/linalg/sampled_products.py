@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmfkit.linalg import compiled_loops as loops
 from dmfkit.linalg.backend import ParallelMap, serial_map
 
 # Rows are gone through in at most so many groups, whatever the number of threads, so that it changes no last digit.
@@ -49,6 +48,8 @@ def sampled_products(
 
 def entries(left: Tensor, right: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Entries of ``left right^T``, ``(m,)``, at the given places."""
+    from dmfkit.linalg import compiled_loops as loops  # Numba takes a third of a second to load
+
     out = torch.empty(len(rows), dtype=left.dtype)
     host = [part.cpu().contiguous().numpy() for part in (left, right, rows, columns)]
     loops.inner_products(*host, out.numpy())
@@ -84,6 +85,9 @@ class HostProducts:
         shape: tuple[int, int],
         parallel_map: ParallelMap[Any] = serial_map,
     ) -> None:
+        from dmfkit.linalg import compiled_loops  # Numba takes a third of a second to load
+
+        self._loops = compiled_loops
         self._entries = row_starts(rows, shape[0]).numpy(), columns.numpy(), values.numpy()
         self._shape, self._parallel_map = shape, parallel_map
         self._sums = np.empty((0, 0, 0))
@@ -91,7 +95,7 @@ class HostProducts:
     def square(self, left: Tensor, core: Tensor, right: Tensor) -> Tensor:
         matrices, edges = (left.numpy(), core.numpy(), right.numpy()), self._edges(right.shape[1])
         squares = self._parallel_map(
-            lambda group: loops.square(*matrices, *self._entries, edges[group], edges[group + 1]),
+            lambda group: self._loops.square(*matrices, *self._entries, edges[group], edges[group + 1]),
             len(edges) - 1,
         )
         return torch.as_tensor(sum(squares), dtype=left.dtype)
@@ -107,13 +111,13 @@ class HostProducts:
 
         def of_group(group: int) -> float:
             sums = out, cores[group], self._sums[group]
-            result: float = loops.square_and_gradients(
+            result: float = self._loops.square_and_gradients(
                 *matrices, *self._entries, edges[group], edges[group + 1], scale, *sums
             )
             return result
 
         square = sum(self._parallel_map(of_group, n_groups))
-        loops.add_up(self._sums)
+        self._loops.add_up(self._sums)
         np.sum(cores, axis=0, out=to_core.numpy())
         return torch.as_tensor(square, dtype=left.dtype), torch.from_numpy(self._sums[0])
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import scipy.sparse.linalg
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from dmfkit.linalg.low_rank import LowRank
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 def singular_values(matrix: Tensor) -> Tensor:
@@ -50,7 +53,9 @@ def leading_singular_vectors(matrix: Tensor | csr_array | LowRank, count: int) -
     # A fixed first vector: the same matrix gives the same vectors.
     first = np.random.default_rng(0).standard_normal(min(matrix.shape))
     host = matrix.detach().to("cpu", torch.float64).numpy() if isinstance(matrix, Tensor) else matrix
-    left, values, right = scipy.sparse.linalg.svds(host, k=count, v0=first)
+    from scipy.sparse.linalg import svds  # takes a tenth of a second to load
+
+    left, values, right = svds(host, k=count, v0=first)
     order = np.argsort(-values, kind="stable")
     like = matrix if isinstance(matrix, Tensor) else torch.empty(0, dtype=torch.float64)
     return tuple(  # type: ignore[return-value]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from dmfkit.errors import InputError
@@ -21,6 +21,9 @@ from dmfkit.linalg.backend import sum_of_squares
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.linalg.sampled_products import entries, row_starts
 from dmfkit.problems.losses import Matrices, Normalisation, Problem, check_n_entries
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 # Indices are 32-bit numbers: half of the memory, and what sparse products take.
 LARGEST = 2**31 - 1
@@ -96,6 +99,8 @@ class SparseEntries:
     def sparse_matrix(self) -> csr_array:
         """As a sparse matrix of SciPy's, in double precision."""
         parts = (self.values.to(torch.float64), self.columns, row_starts(self.rows, self.shape[0]).int())
+        from scipy.sparse import csr_array  # takes a tenth of a second to load
+
         return csr_array(tuple(part.cpu().numpy() for part in parts), shape=self.shape)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> SparseEntries:

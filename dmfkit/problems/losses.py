@@ -16,16 +16,18 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Literal, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, Self, TypeVar, get_args
 
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from dmfkit.errors import InputError
 from dmfkit.linalg.backend import quiet_overflow, sum_of_squares
 from dmfkit.linalg.low_rank import LowRank
 from dmfkit.problems.operators import Measurements, Observations
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Normalisation = Literal["half_sum", "mean"]
 

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from dmfkit.gradients.evaluator import ChebyshevStages, FactorRates, FlowPoints
 from dmfkit.gradients.threads import Workers
-from dmfkit.linalg.compiled import Numbers, Places
 from dmfkit.training.chebyshev import STAGE_FACTOR, stage_weights, stages_for
 from dmfkit.training.loop import ActiveRuns
 from dmfkit.training.result import Result, Status
 
 if TYPE_CHECKING:
+    from dmfkit.linalg.compiled import Numbers, Places
     from dmfkit.training.flow import Flow
 
 MAX_STAGES = 400
