@@ -41,13 +41,16 @@ def on_the_path() -> str | None:
 
 def of_playwright() -> str | None:
     """The browser that Playwright has installed for this version of itself."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        return None
-    with sync_playwright() as playwright:
-        found = playwright.chromium.executable_path
-    return found if Path(found).exists() and starts(found) else None
+    place = place_of_playwright()
+    return place if place and Path(place).exists() and starts(place) else None
+
+
+def place_of_playwright() -> str:
+    """Where Playwright would install its browser; empty without Playwright."""
+    # In a process of its own: where a page is open already, in this one, Playwright cannot be started again.
+    code = "from playwright.sync_api import sync_playwright\n"
+    code += "with sync_playwright() as playwright: print(playwright.chromium.executable_path)"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def starts(path: str) -> bool:

@@ -44,12 +44,9 @@ def test_one_that_does_not_start_is_passed_over(tmp_path, monkeypatch):
 
 
 def test_that_of_playwright_is_found_where_it_installs_it(tmp_path, monkeypatch):
-    from playwright.sync_api import sync_playwright
-
     monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path))
     assert finder.of_playwright() is None
-    with sync_playwright() as playwright:
-        path = Path(playwright.chromium.executable_path)
+    path = Path(finder.place_of_playwright())
     path.parent.mkdir(parents=True)
     program(path.parent, path.name)
     assert finder.of_playwright() == str(path)
