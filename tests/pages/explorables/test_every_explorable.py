@@ -176,8 +176,10 @@ def test_a_change_is_announced_once_it_rests(chapters, open_explorable):
             slider.focus()
             slider.press("Home")
             slider.press("End")
-            spoken.filter(has_text=re.compile(".")).wait_for(state="attached")
-            assert spoken.text_content() == root.locator(".dmfkit-x-text").text_content()
+            shown = root.locator(".dmfkit-x-text").text_content()
+            # On a busy machine it may rest between the two keys; what is said in the end is where it came to rest.
+            spoken.filter(has_text=shown).wait_for(state="attached")
+            assert spoken.text_content() == shown
 
 
 def test_each_keeps_to_its_budget(chapters):
