@@ -13,15 +13,12 @@ import logging
 import math
 import multiprocessing
 import platform
-import signal
 import sys
-import threading
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor, as_completed
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -40,30 +37,6 @@ Returned = TypeVar("Returned")
 KEPT = "what was stored before is kept, so run again to go on from there."
 # Seconds for a scheduler's answer: one that runs gives it in a fraction of one.
 ANSWER_SECONDS = 10.0
-
-
-@contextlib.contextmanager
-def noticed_interrupts() -> Iterator[threading.Event]:
-    """Give an event that is set by Ctrl-C, for loops to look at where the exception may have been dropped.
-
-    Python drops an exception that is raised within the callback of a weak reference, of which the libraries that write
-    results have many. Does nothing outside of the main thread, which alone is interrupted, and where interrupts are
-    ignored.
-    """
-    seen, before = threading.Event(), signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield seen
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        seen.set()
-        before(number, frame)
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield seen
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def completed(

@@ -22,7 +22,8 @@ import torch
 import xarray as xr
 
 from dmfkit.errors import InputError
-from dmfkit.experiments.cluster import completed, description, noticed_interrupts
+from dmfkit.experiments.cluster import completed, description
+from dmfkit.experiments.interrupts import noticed_interrupts
 from dmfkit.experiments.progress import Progress
 from dmfkit.experiments.provenance import hardware, run_provenance
 from dmfkit.experiments.store import Store, read_part, specification_key, write

@@ -1,4 +1,8 @@
-"""Ctrl-C that does no harm: an object whose constructor was interrupted would be destroyed half made."""
+"""Ctrl-C that is not lost and does no harm.
+
+Python drops an exception that is raised within the callback of a weak reference, and an object whose constructor was
+interrupted is destroyed half made.
+"""
 
 from __future__ import annotations
 
@@ -31,3 +35,27 @@ def deferred_interrupts() -> Iterator[None]:
             signal.signal(number, handler)
         for number, frame in waiting[:1]:
             before[number](number, frame)
+
+
+@contextmanager
+def noticed_interrupts() -> Iterator[threading.Event]:
+    """Give an event that is set by Ctrl-C, for loops to look at where the exception may have been dropped.
+
+    Python drops an exception that is raised within the callback of a weak reference, of which the libraries that write
+    results have many. Does nothing outside of the main thread, which alone is interrupted, and where interrupts are
+    ignored.
+    """
+    seen, before = threading.Event(), signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield seen
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        seen.set()
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)

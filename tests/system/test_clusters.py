@@ -26,7 +26,8 @@ import torch
 from processes import ENDLESS, PATIENCE, wait_until
 
 from dmfkit import CompletionTask, Descent, Flow, InputError, Loss, RelativeError, Start, Store, cluster, sweep
-from dmfkit.experiments.cluster import check_software, completed, noticed_interrupts, software
+from dmfkit.experiments.cluster import check_software, completed, software
+from dmfkit.experiments.interrupts import noticed_interrupts
 from dmfkit.experiments.store import content_hash, read
 
 pytestmark = pytest.mark.cluster
